@@ -1,0 +1,1 @@
+"""pghub: Postgres events to websocket clients."""

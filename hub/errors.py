@@ -1,0 +1,67 @@
+"""What can go wrong, as one tree; and the close codes, as one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """The `code` of an `error` frame; each has its row in README."""
+
+    BAD_REQUEST = "bad_request"
+    BAD_CHANNEL = "bad_channel"
+    UNSUPPORTED = "unsupported"
+    FORBIDDEN = "forbidden"
+    TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+class HubError(Exception):
+    """The root of all errors that the hub raises on purpose."""
+
+
+class SetupError(HubError):
+    """The hub cannot do what it was started for.
+
+    Its text is for the person at the terminal: what is wrong in one sentence, then what to do next.
+    """
+
+
+class CommandError(HubError):
+    """A client's command was refused; the connection goes on.
+
+    `command_id` is the id to answer with, None where none could be read. `channels` are the offending ones.
+    """
+
+    def __init__(
+        self, code: Code, message: str, *, command_id: int | None = None, channels: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.command_id = command_id
+        self.channels = channels
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A websocket close code: when the hub sends it, and whether a client is to come back."""
+
+    code: int
+    reason: str
+    reconnect: bool
+
+
+DRAIN = Close(1001, "the hub is going away", reconnect=True)
+BINARY = Close(1003, "only text frames, please", reconnect=False)
+NOT_UTF8 = Close(1007, "a text frame has to be UTF-8", reconnect=False)
+TOO_MANY_ERRORS = Close(1008, "ten errors in ten seconds", reconnect=False)
+TOO_BIG = Close(1009, "the frame is over the limit", reconnect=False)
+INTERNAL = Close(1011, "an error inside the hub", reconnect=True)
+STALLED = Close(4408, "nothing was read for too long", reconnect=True)
+TOO_MANY = Close(4429, "too many connections", reconnect=True)
+
+CLOSE_CODES = (DRAIN, BINARY, NOT_UTF8, TOO_MANY_ERRORS, TOO_BIG, INTERNAL, STALLED, TOO_MANY)

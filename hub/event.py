@@ -1,0 +1,48 @@
+"""An event: what a producer published, ready to be written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event on its way to the subscribers.
+
+    `json` is the event as it stands in a frame, encoded once for all of them. `ephemeral` says that it
+    came by NOTIFY and is in no log.
+    """
+
+    channel: str
+    json: bytes
+    ephemeral: bool
+
+
+def ephemeral(channel: str, payload: str, at: datetime) -> Event:
+    """The event of a NOTIFY that arrived at `at`.
+
+    The payload goes through byte for byte where it is JSON, else it becomes a JSON string.
+    """
+    return Event(channel, _encode(channel, as_json(payload), at), ephemeral=True)
+
+
+def as_json(payload: str) -> bytes:
+    """`payload` unchanged if it parses as JSON, else as a JSON string."""
+    raw = payload.encode()
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return orjson.dumps(payload)
+    return raw
+
+
+def _encode(channel: str, payload: bytes, at: datetime) -> bytes:
+    stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
+    return b'{"channel":%b,"id":null,"at":"%b","payload":%b,"tags":[]}' % (
+        orjson.dumps(channel),
+        stamp,
+        payload,
+    )

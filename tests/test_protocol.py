@@ -1,0 +1,152 @@
+"""The wire: commands in, messages out."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub import protocol
+from hub.errors import Code, CommandError
+
+
+def refusal(text: str) -> CommandError:
+    with pytest.raises(CommandError) as caught:
+        protocol.decode(text)
+    return caught.value
+
+
+def test_a_subscribe_is_read() -> None:
+    command = protocol.decode('{"type":"subscribe","id":2,"channels":["orders","b"]}')
+    assert command == protocol.Subscribe(id=2, channels=["orders", "b"])
+
+
+def test_a_published_payload_stays_as_it_was_sent() -> None:
+    command = protocol.decode('{"type":"publish","id":5,"channel":"c","payload":{"n": 1.10},"durable":false}')
+    assert isinstance(command, protocol.Publish)
+    assert protocol.check_ephemeral(command) == '{"n": 1.10}'
+
+
+@pytest.mark.parametrize(
+    ("text", "command_id", "word"),
+    [
+        ('{"type":"subscripe","id":3,"channels":["a"]}', 3, "subscripe"),
+        ('{"type":"ping","id":1,"extra":true}', 1, "extra"),
+        ('{"type":"subscribe","id":4}', 4, "channels"),
+        ('{"type":"subscribe","id":4,"channels":"orders"}', 4, "channels"),
+        ('{"type":"subscribe","id":4,"channels":[7]}', 4, "channels[0]"),
+        ('{"type":"ping"}', None, "id"),
+        ('{"type":"ping","id":0}', None, "id"),
+        ('{"type":"ping","id":9007199254740992}', None, "id"),
+        ('{"type":"ping","id":1.5}', None, "id"),
+        ('{"id":6}', 6, "type"),
+        ("[]", None, "object"),
+        ("42", None, "object"),
+        ("", None, "JSON"),
+        ("{", None, "JSON"),
+        ('{"type":"publish","id":5,"channel":"c","payload":}', None, "JSON"),
+        ("[" * 100_000, None, ""),
+    ],
+)
+def test_a_malformed_command_is_refused_by_id_and_field(text: str, command_id: int | None, word: str) -> None:
+    refused = refusal(text)
+    assert (refused.code, refused.command_id) == (Code.BAD_REQUEST, command_id)
+    assert word in refused.message
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_and_the_refusal_can_be_sent(text: str) -> None:
+    try:
+        protocol.decode(text)
+    except CommandError as refused:
+        assert orjson.loads(protocol.error(refused))["code"] == "bad_request"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_any_json_is_read_or_refused(value: object) -> None:
+    try:
+        text = orjson.dumps(value).decode()
+    except TypeError:  # an integer that orjson cannot write
+        return
+    try:
+        protocol.decode(text)
+    except CommandError as refused:
+        assert refused.message
+
+
+def test_a_refusal_is_short_whatever_was_sent() -> None:
+    assert len(refusal('{"type":"%s","id":1}' % ("x" * 100_000)).message) < 400
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        ([], Code.BAD_REQUEST),
+        (["a"] * 4, Code.TOO_MANY),
+        (["ok", ""], Code.BAD_CHANNEL),
+        (["ok", "x" * 64], Code.BAD_CHANNEL),
+        (["ok", "a\0"], Code.BAD_CHANNEL),
+        (["audit.*"], Code.UNSUPPORTED),
+    ],
+)
+def test_channels_that_cannot_be_subscribed_to_are_refused(names: list[str], code: Code) -> None:
+    with pytest.raises(CommandError) as caught:
+        protocol.check_channels(names, most=3)
+    assert caught.value.code == code
+
+
+def test_the_offending_channels_are_listed() -> None:
+    with pytest.raises(CommandError) as caught:
+        protocol.check_channels(["ok", "", "a\0"], most=3)
+    assert caught.value.channels == ("", "a\0")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"durable": True}, Code.UNSUPPORTED),
+        ({"tags": ["a"]}, Code.BAD_REQUEST),
+        ({"key": "k"}, Code.BAD_REQUEST),
+        ({"payload": "x" * 8000}, Code.TOO_LARGE),
+    ],
+)
+def test_what_a_notify_cannot_carry_is_refused(fields: dict[str, object], code: Code) -> None:
+    text = orjson.dumps({"type": "publish", "id": 1, "channel": "a", "payload": 1, "durable": False} | fields)
+    command = protocol.decode(text.decode())
+    assert isinstance(command, protocol.Publish)
+    with pytest.raises(CommandError) as caught:
+        protocol.check_ephemeral(command)
+    assert caught.value.code == code
+
+
+def test_the_largest_payload_of_a_notify_is_accepted() -> None:
+    text = '{"type":"publish","id":1,"channel":"a","durable":false,"payload":"%s"}' % ("x" * 7997)
+    command = protocol.decode(text)
+    assert isinstance(command, protocol.Publish)
+    assert len(protocol.check_ephemeral(command)) == 7999
+
+
+def test_a_url_can_hold_the_first_subscribe() -> None:
+    assert protocol.subscribe_from([("channel", "a"), ("channel", "b"), ("last", "5")]) == protocol.Subscribe(
+        id=1, channels=["a", "b"], last=5
+    )
+
+
+@pytest.mark.parametrize(
+    "query", [[("chanel", "a")], [("last", "x")], [("last", "0")], [("since", "a"), ("since", "b")]]
+)
+def test_a_url_with_anything_else_is_refused(query: list[tuple[str, str]]) -> None:
+    with pytest.raises(CommandError):
+        protocol.subscribe_from([("channel", "a"), *query])
+
+
+@given(st.lists(st.integers(1, 300_000).map(lambda size: b'"%b"' % (b"x" * size)), min_size=1, max_size=8))
+def test_messages_stay_under_their_bound_unless_they_hold_a_single_event(encoded: list[bytes]) -> None:
+    messages = protocol.events(encoded)
+    held = [orjson.loads(message)["events"] for message in messages]
+    assert [item for events in held for item in events] == [item[1:-1].decode() for item in encoded]
+    assert all(len(m) <= protocol.MAX_MESSAGE or len(e) == 1 for m, e in zip(messages, held, strict=True))
