@@ -1,0 +1,84 @@
+"""Heartbeats: one timer for all sessions finds the dead, and shows the living that the hub is alive.
+
+Every session is visited twice a heartbeat. A browser does not see ping frames, so a session that nothing was
+written to since the last visit gets a message too. While bytes wait in its buffer no pong can be expected;
+then only a buffer that stays as full as it was counts against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from hub import protocol
+from hub.errors import STALLED
+from hub.fanout import frames
+from hub.fanout.sessions import Session
+
+_SLOTS = 16
+_PATIENCE = 3  # visits without a sign of life
+
+
+@dataclass(slots=True)
+class Beat:
+    """What the last visit saw."""
+
+    slot: int
+    after: int = -1
+    unsent: int = 0
+    shrunk: float = 0.0  # loop time when the buffer was last seen to shrink
+    silent: int = 0  # visits since anything was heard
+
+
+class Pulse:
+    """Visits sessions; `heartbeat` and `stall_timeout` are seconds."""
+
+    def __init__(self, *, heartbeat: float, stall_timeout: float) -> None:
+        self._interval = heartbeat / 2 / _SLOTS
+        self._stall_timeout = stall_timeout
+        self._slots: list[dict[Session, None]] = [{} for _ in range(_SLOTS)]
+        self._next = 0
+        self._heartbeat = frames.text(protocol.heartbeat())
+
+    def watch(self, session: Session) -> None:
+        """Begin to visit `session`, where the fewest are."""
+        slot = min(range(_SLOTS), key=lambda index: len(self._slots[index]))
+        session.pulse = Beat(slot)
+        self._slots[slot][session] = None
+
+    def forget(self, session: Session) -> None:
+        if isinstance(beat := session.pulse, Beat):
+            self._slots[beat.slot].pop(session, None)
+
+    def heard(self, session: Session) -> None:
+        """Something came from the other side, whatever it was."""
+        if isinstance(beat := session.pulse, Beat):
+            beat.silent = 0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            slot = self._slots[self._next]
+            self._next = (self._next + 1) % _SLOTS
+            now = asyncio.get_running_loop().time()
+            for session in tuple(slot):
+                if isinstance(beat := session.pulse, Beat):
+                    self._visit(session, beat, now)
+
+    def _visit(self, session: Session, beat: Beat, now: float) -> None:
+        unsent, before = session.unsent, beat.unsent
+        beat.unsent = unsent
+        if unsent:
+            if not before or unsent < before:
+                beat.shrunk = now
+            elif now - beat.shrunk > self._stall_timeout:
+                session.outlet.abort()
+            return
+        beat.silent += 1
+        if beat.silent > _PATIENCE:
+            session.write(frames.close(STALLED.code, STALLED.reason))
+            session.outlet.abort()
+            return
+        quiet = session.after == beat.after
+        beat.after = session.after
+        session.write(frames.PING + self._heartbeat if quiet else frames.PING)
