@@ -1,0 +1,1 @@
+"""HTTP and websockets. aiohttp is imported here and nowhere else in the hub's server."""

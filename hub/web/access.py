@@ -1,0 +1,85 @@
+"""Who may ask at all: Host and Origin checks, which keep foreign web pages away from the hub."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Access:
+    """Decides by Host and Origin.
+
+    A page of another site can point its own name at this address (DNS rebinding) and then counts as the same
+    origin; only the Host it sends gives it away. So a Host has to be `localhost`, an address that the hub is
+    bound to, or the host of one of `origins`.
+    """
+
+    def __init__(self, bound: str, origins: Iterable[str]) -> None:
+        self._bound = bound
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
+        self._hosts = frozenset(urlsplit(origin).hostname for origin in self._origins)
+
+    def host_allowed(self, header: str) -> bool:
+        """Whether a request with this Host header is meant for this hub."""
+        host = _hostname(f"//{header}")
+        if host is None:
+            return False
+        return host == "localhost" or host in self._hosts or self._is_bound(host)
+
+    def _is_bound(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return host == self._bound
+        bound = "127.0.0.1" if self._bound == "localhost" else self._bound
+        try:
+            own = ipaddress.ip_address(bound)
+        except ValueError:
+            return False
+        # An address cannot be rebound, so any will do where the hub listens on all of them.
+        return own.is_unspecified or address == own or (own.is_loopback and address.is_loopback)
+
+    def origin_allowed(self, origin: str | None, host: str) -> bool:
+        """Whether a page of `origin` may act here; programs send no Origin and may."""
+        if origin is None:
+            return True
+        return self.is_listed(origin) or origin.lower().partition("://")[2] == host.lower()
+
+    def is_listed(self, origin: str) -> bool:
+        """Whether `origin` stands in HUB_ORIGINS."""
+        return origin.lower() in self._origins
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
+        if not self.host_allowed(host):
+            return _refusal(
+                421, "wrong_host", f"This hub is not {host[:100]!r}; HUB_ORIGINS lists other names it has."
+            )
+        upgrade = hdrs.UPGRADE in request.headers
+        if (upgrade or request.method not in _SAFE) and not self.origin_allowed(origin, host):
+            return _refusal(
+                403, "forbidden_origin", f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS."
+            )
+        response = await handler(request)
+        if origin is not None and self.is_listed(origin) and not response.prepared:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        return response
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _refusal(status: int, code: str, message: str) -> web.Response:
+    return web.json_response({"error": {"code": code, "message": message, "field": None}}, status=status)

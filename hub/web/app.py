@@ -1,0 +1,115 @@
+"""The aiohttp application: routes, and the life of a websocket from the handshake to the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+from aiohttp import hdrs, web
+
+from hub import errors, protocol
+from hub.web.access import Access
+from hub.web.pages import Pages
+from hub.web.ports import Ports
+from hub.web.session import Client
+from hub.web.socket import Socket, transport_of
+
+log = structlog.get_logger()
+
+
+class Web:
+    """The hub's HTTP side."""
+
+    def __init__(self, ports: Ports, *, access: Access, static: Path, channels: Iterable[str] = ()) -> None:
+        self._ports = ports
+        self._sockets: dict[Socket, None] = {}
+        self.app = web.Application(middlewares=[access.middleware], client_max_size=ports.limits.frame)
+        self.app.router.add_get("/ws", self._websocket)
+        self.app.router.add_get("/healthz", self._health)
+        self.app.router.add_get("/readyz", self._ready)
+        self.app.router.add_routes(Pages(static, tuple(channels)).routes())
+
+    async def drain(self, timeout: float) -> None:
+        """Say goodbye to every websocket and cut off those that have not left after `timeout` seconds."""
+        ends = [asyncio.ensure_future(socket.end(errors.DRAIN)) for socket in self._sockets]
+        if not ends:
+            return
+        _, late = await asyncio.wait(ends, timeout=timeout)
+        for end in late:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+        for session in tuple(self._ports.fanout.sessions):
+            session.outlet.abort()
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        reasons = self._ports.ready()
+        return web.json_response(
+            {"status": "not ready" if reasons else "ready", "reasons": reasons},
+            status=503 if reasons else 200,
+        )
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        _check_handshake(request)
+        ports, fanout = self._ports, self._ports.fanout
+
+        def leave() -> None:
+            fanout.close(session)
+            ports.pulse.forget(session)
+
+        socket = Socket(max_frame=ports.limits.frame, on_close=leave)
+        await socket.prepare(request)
+        session = fanout.open(transport_of(request))
+        client = Client(ports, socket, session)
+        self._sockets[socket] = None
+        name = secrets.token_hex(8)
+        try:
+            if len(fanout.sessions) > ports.limits.clients:
+                await socket.end(errors.TOO_MANY)
+                return socket
+            ports.pulse.watch(session)
+            session.send(self._welcome(name))
+            await client.run(tuple(request.query.items()))
+        except Exception:
+            log.exception("websocket_failed", session=name)
+            await socket.end(errors.INTERNAL)
+        finally:
+            del self._sockets[socket]
+            client.leave()
+            leave()
+        return socket
+
+    def _welcome(self, name: str) -> bytes:
+        limits = self._ports.limits
+        return protocol.welcome(
+            session=name,
+            auth="none",
+            heartbeat=self._ports.heartbeat,
+            features=["publish"],
+            limits={
+                "frame": limits.frame,
+                "payload": protocol.MAX_NOTIFY,
+                "channels": limits.channels,
+                "outstanding": limits.outstanding,
+            },
+        )
+
+
+def _check_handshake(request: web.Request) -> None:
+    """Refuse what is no websocket handshake for `pghub.v1`, in words."""
+    if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
+        raise web.HTTPUpgradeRequired(
+            text="This is a websocket: connect with ws://.\n", headers={hdrs.UPGRADE: "websocket"}
+        )
+    offered = [
+        name.strip()
+        for name in request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "").split(",")
+        if name.strip()
+    ]
+    if offered and protocol.SUBPROTOCOL not in offered:
+        raise web.HTTPBadRequest(text=f"This hub speaks the subprotocol {protocol.SUBPROTOCOL}, or none.\n")

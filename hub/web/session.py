@@ -1,0 +1,183 @@
+"""One websocket client: its commands in, its replies out. Events go past here, from the fan-out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final
+
+from aiohttp import WSMsgType
+
+from hub import channels, errors, protocol
+from hub.errors import Code, CommandError
+from hub.fanout import frames
+from hub.fanout.sessions import Session
+from hub.web.ports import Ports
+from hub.web.socket import Socket
+
+_ERRORS: Final = 10
+_ERRORS_WINDOW: Final = 10.0  # seconds
+
+
+class Client:
+    """Reads commands one at a time, in order, until the connection ends."""
+
+    def __init__(self, ports: Ports, socket: Socket, session: Session) -> None:
+        self._ports = ports
+        self._socket = socket
+        self._session = session
+        self._held: set[str] = set()  # names that the listener holds for this client
+        self._outstanding = 0  # publishes under way
+        self._fewer = asyncio.Event()  # set when one of them has ended
+        self._errors: deque[float] = deque(maxlen=_ERRORS)
+
+    async def run(self, query: Sequence[tuple[str, str]]) -> None:
+        """Serve the client; `query` is the request's, for the subscribe that may stand in the URL."""
+        if query:
+            await self._answer(0, self._subscribe_by(query))
+        while True:
+            await self._ports.fanout.writable(self._session)
+            message = await self._socket.receive()
+            self._ports.pulse.heard(self._session)
+            match message.type:
+                case WSMsgType.TEXT:
+                    await self._read(message.data)
+                case WSMsgType.PING:
+                    self._session.write(frames.pong(message.data))
+                case WSMsgType.PONG:
+                    pass
+                case WSMsgType.BINARY:
+                    await self._socket.end(errors.BINARY)
+                case _:
+                    return
+
+    def leave(self) -> None:
+        """Give back what this client held. May be called twice."""
+        for name in self._held:
+            self._ports.listener.release(name)
+        self._held.clear()
+
+    # Commands
+
+    async def _read(self, text: str) -> None:
+        try:
+            command = protocol.decode(text)
+        except CommandError as refusal:
+            await self._refuse(refusal)
+            return
+        await self._answer(command.id, self._handle(command))
+
+    async def _answer(self, command_id: int, handled: Awaitable[None]) -> None:
+        try:
+            await handled
+        except CommandError as refusal:
+            refusal.command_id = command_id
+            await self._refuse(refusal)
+
+    async def _handle(self, command: protocol.Command) -> None:
+        match command:
+            case protocol.Subscribe():
+                await self._subscribe(command.id, command)
+            case protocol.Unsubscribe():
+                self._unsubscribe(command)
+            case protocol.Publish():
+                await self._publish(command)
+            case protocol.Ping():
+                self._session.send(protocol.pong(command.id))
+            case protocol.Auth():
+                raise CommandError(Code.UNSUPPORTED, "This hub is open: it asks for no token.")
+
+    async def _refuse(self, refusal: CommandError) -> None:
+        """Tell the client; close the connection of one that goes on making errors."""
+        self._session.send(protocol.error(refusal))
+        now = time.monotonic()
+        self._errors.append(now)
+        if len(self._errors) == _ERRORS and now - self._errors[0] < _ERRORS_WINDOW:
+            await self._socket.end(errors.TOO_MANY_ERRORS)
+
+    # Subscriptions
+
+    async def _subscribe_by(self, query: Sequence[tuple[str, str]]) -> None:
+        await self._subscribe(0, protocol.subscribe_from(query))
+
+    async def _subscribe(self, command_id: int, command: protocol.Subscribe) -> None:
+        most = self._ports.limits.channels
+        names = list(dict.fromkeys(command.channels))
+        protocol.check_channels(names, most=most)
+        protocol.check_supported(command)
+        _check_readable(names)
+        if len(self._session.names.union(names)) > most:
+            raise CommandError(
+                Code.TOO_MANY, f"A client may have {most} subscriptions; unsubscribe some first."
+            )
+        await self._listen([name for name in names if name not in self._held and not channels.is_own(name)])
+        ephemeral = [name for name in names if not channels.is_own(name)]
+        reply = protocol.subscribed(command_id, names, ephemeral)
+        self._ports.fanout.subscribe(self._session, names, reply)
+
+    async def _listen(self, names: list[str]) -> None:
+        """Have the listener hold `names`, all or none, and return when all are listened to."""
+        listener = self._ports.listener
+        held: list[str] = []
+        try:
+            for name in names:
+                listener.hold(name)
+                held.append(name)
+            await listener.listening(names)
+        except BaseException:
+            for name in held:
+                listener.release(name)
+            raise
+        self._held.update(names)
+
+    def _unsubscribe(self, command: protocol.Unsubscribe) -> None:
+        protocol.check_channels(command.channels, most=self._ports.limits.channels)
+        names = list(dict.fromkeys(command.channels))
+        self._ports.fanout.unsubscribe(self._session, names, protocol.unsubscribed(command.id, names))
+        for name in self._held.intersection(names):
+            self._ports.listener.release(name)
+        self._held.difference_update(names)
+
+    # Publishing
+
+    async def _publish(self, command: protocol.Publish) -> None:
+        """Hand the event over; the reply comes after the commit, while the next commands are read."""
+        protocol.check_channels([command.channel], most=1)
+        if channels.is_own(command.channel):
+            raise _own(command.channel)
+        payload = protocol.check_ephemeral(command)
+        while self._outstanding >= self._ports.limits.outstanding:
+            self._fewer.clear()
+            await self._fewer.wait()
+        await self._ports.publisher.room()
+        self._outstanding += 1
+        future = self._ports.publisher.notify(command.channel, payload)
+        future.add_done_callback(lambda done: self._published(command.id, done))
+
+    def _published(self, command_id: int, done: asyncio.Future[None]) -> None:
+        self._outstanding -= 1
+        self._fewer.set()
+        if done.cancelled():
+            error: BaseException | None = CommandError(Code.UNAVAILABLE, "The hub is going away.")
+        else:
+            error = done.exception()
+        if error is None:
+            self._session.send(protocol.published(command_id, None))
+            return
+        if not isinstance(error, CommandError):
+            error = CommandError(Code.INTERNAL, "The event was not published, for a reason inside the hub.")
+        # A copy: one failure may be the answer to many publishes.
+        self._session.send(protocol.error(CommandError(error.code, error.message, command_id=command_id)))
+
+
+def _check_readable(names: Iterable[str]) -> None:
+    for name in names:
+        if channels.is_own(name) and name != channels.STATS:
+            raise _own(name)
+
+
+def _own(name: str) -> CommandError:
+    message = f"Names that start with `$` or `hub_` are the hub's own: {name!r}."
+    return CommandError(Code.FORBIDDEN, message, channels=(name,))

@@ -1,0 +1,48 @@
+"""The websocket itself: aiohttp reads it, the fan-out writes to its transport.
+
+Writing prepared frames beside aiohttp's own writer is safe because every write is whole frames, nothing is
+compressed, and `on_close` takes the session out of the fan-out before aiohttp writes a close frame, whatever
+the reason for it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aiohttp import WSCloseCode, web
+
+from hub import errors, protocol
+
+
+class Socket(web.WebSocketResponse):
+    """A websocket that says when it is about to close.
+
+    `on_close` is called once, before the close frame is written. Pings and pongs are the caller's.
+    """
+
+    def __init__(self, *, max_frame: int, on_close: Callable[[], None]) -> None:
+        super().__init__(
+            timeout=5,
+            autoping=False,
+            compress=False,
+            max_msg_size=max_frame,
+            protocols=(protocol.SUBPROTOCOL,),
+        )
+        self._on_close = on_close
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if not self.closed:
+            self._on_close()
+        return await super().close(code=code, message=message, drain=drain)
+
+    async def end(self, close: errors.Close) -> None:
+        """Close with a code of the table. `drain` is off: the peer may have stopped reading for good."""
+        await self.close(code=close.code, message=close.reason.encode(), drain=False)
+
+
+def transport_of(request: web.Request) -> asyncio.Transport:
+    """The connection's transport, to be kept: aiohttp forgets it when the connection is lost."""
+    if not isinstance(transport := request.transport, asyncio.Transport):
+        raise ConnectionResetError("the client has left already")
+    return transport

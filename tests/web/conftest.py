@@ -1,0 +1,140 @@
+"""The web's side of the hub with nothing behind it: a listener and a publisher that remember."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp.test_utils import TestServer
+
+from hub.errors import Code, CommandError
+from hub.fanout.fanout import Fanout
+from hub.fanout.pulse import Pulse
+from hub.web.access import Access
+from hub.web.app import Web
+from hub.web.ports import Limits, Ports
+
+
+class Listener:
+    """Listens to everything at once, except to a channel named `broken`."""
+
+    def __init__(self) -> None:
+        self.held: Counter[str] = Counter()
+
+    def hold(self, channel: str) -> None:
+        self.held[channel] += 1
+
+    def release(self, channel: str) -> None:
+        self.held[channel] -= 1
+
+    async def listening(self, channels: Iterable[str]) -> None:
+        if "broken" in channels:
+            raise CommandError(Code.UNAVAILABLE, "Postgres does not answer.")
+
+
+class Publisher:
+    """Keeps what it is given; a test decides when and how each ends."""
+
+    def __init__(self) -> None:
+        self.notified: list[tuple[str, str]] = []
+        self.futures: list[asyncio.Future[None]] = []
+        self.at_once = True
+
+    async def room(self) -> None:
+        return
+
+    def notify(self, channel: str, payload: str) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.notified.append((channel, payload))
+        self.futures.append(future)
+        if self.at_once:
+            future.set_result(None)
+        return future
+
+
+@dataclass
+class Site:
+    """A running web side."""
+
+    web: Web
+    ports: Ports
+    listener: Listener
+    publisher: Publisher
+    url: str
+    http: aiohttp.ClientSession
+    reasons: list[str] = field(default_factory=list)
+
+    async def connect(self, path: str = "/ws", **options: Any) -> Peer:
+        return Peer(await self.http.ws_connect(self.url + path, autoping=False, **options))
+
+
+class Peer:
+    """A websocket client by aiohttp, in words of JSON."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+
+    async def send(self, **command: Any) -> None:
+        await self.socket.send_str(orjson.dumps(command).decode())
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message; pings are not for us."""
+        while True:
+            message = await self.socket.receive(timeout=5)
+            if message.type is not aiohttp.WSMsgType.PING:
+                assert message.type is aiohttp.WSMsgType.TEXT, message
+                return orjson.loads(message.data)
+
+    async def ask(self, **command: Any) -> dict[str, Any]:
+        await self.send(**command)
+        return await self.receive()
+
+    async def closed(self) -> int | None:
+        """The code of the close frame, which has to be what comes next but for messages."""
+        while (await self.socket.receive(timeout=5)).type is not aiohttp.WSMsgType.CLOSE:
+            pass
+        return self.socket.close_code
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Starts sites with the limits that a test asks for."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>page</title>")
+    (tmp_path / "client.js").write_text("export const one = 1")
+    servers: list[TestServer] = []
+    http = aiohttp.ClientSession()
+    tasks = []
+
+    async def start_one(heartbeat: float = 25.0, origins: tuple[str, ...] = (), **limits: int) -> Site:
+        made = Limits(**limits)
+        reasons: list[str] = []
+        listener, publisher = Listener(), Publisher()
+        fanout = Fanout(max_buffer=made.buffer)
+        pulse = Pulse(heartbeat=heartbeat, stall_timeout=1)
+        tasks.append(asyncio.create_task(pulse.run()))
+        ports = Ports(fanout, pulse, listener, publisher, lambda: reasons, made, heartbeat)
+        web = Web(ports, access=Access("127.0.0.1", origins), static=tmp_path)
+        server = TestServer(web.app)
+        await server.start_server()
+        servers.append(server)
+        return Site(web, ports, listener, publisher, f"http://127.0.0.1:{server.port}", http, reasons)
+
+    yield start_one
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await http.close()
+    for server in servers:
+        await server.close()
+
+
+@pytest.fixture
+async def site(start: Callable[..., Any]) -> Site:
+    return await start()
