@@ -1,0 +1,1 @@
+"""Everything that talks to Postgres. asyncpg is imported here and nowhere else."""
