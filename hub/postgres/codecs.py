@@ -1,0 +1,36 @@
+"""JSON columns as Python objects, through orjson both ways.
+
+asyncpg hands json and jsonb over as text unless told otherwise, and a codec holds for one connection only: this is
+to be called for each one, which is what a pool's `init` is for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+_JSONB_VERSION: Final = b"\x01"  # the first byte of jsonb's binary form
+
+
+async def set_codecs(connection: Any) -> None:
+    """Make json and jsonb of `connection` go through orjson.
+
+    Written values raise TypeError where orjson cannot encode them.
+    """
+    assert isinstance(connection, asyncpg.Connection) or hasattr(connection, "set_type_codec")
+    await connection.set_type_codec(
+        "json", schema="pg_catalog", encoder=orjson.dumps, decoder=orjson.loads, format="binary"
+    )
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
+    )
+
+
+def _encode_jsonb(value: Any) -> bytes:
+    return _JSONB_VERSION + orjson.dumps(value)
+
+
+def _decode_jsonb(data: bytes) -> Any:
+    return orjson.loads(memoryview(data)[1:])

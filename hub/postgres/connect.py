@@ -1,0 +1,174 @@
+"""The one way to Postgres: every connection of the hub, pooled or of its own, is made here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from hub.errors import SetupError
+from hub.postgres.codecs import set_codecs
+from hub.postgres.listening import ListeningConnection
+from hub.postgres.record import Record
+
+OLDEST: Final = 14
+_CLOSING: Final = 1.0  # seconds that a pool may take to give its connections back
+
+Connection: TypeAlias = "asyncpg.Connection[Record]"
+Pool: TypeAlias = "asyncpg.Pool[Record]"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database and how to get there. Timeouts are seconds; `dsn` stays out of the repr, for its password."""
+
+    dsn: str = field(repr=False)
+    pgbouncer: bool = False
+    ssl: ssl.SSLContext | None = None
+    direct_tls: bool = False
+    timeout: float = 10.0
+    command_timeout: float = 60.0
+
+
+async def connect(target: Target, *, purpose: str) -> Connection:
+    """A connection of its own; `purpose` stands in its application_name.
+
+    Raises SetupError, with what to do, where the target cannot be reached or is none for the hub.
+    """
+    connection: Connection = await _connect(target, purpose, asyncpg.Connection)
+    return connection
+
+
+async def connect_listening(target: Target, *, purpose: str = "listener") -> ListeningConnection:
+    """The same, for LISTEN."""
+    connection: ListeningConnection = await _connect(target, purpose, ListeningConnection)
+    return connection
+
+
+async def _connect(target: Target, purpose: str, connection_class: type[Any]) -> Any:
+    try:
+        connection = await asyncpg.connect(**_options(target, purpose), connection_class=connection_class)
+    except _FAILURES as error:
+        _explain(target, error)
+    try:
+        _check(connection)
+        await _init(connection)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+@asynccontextmanager
+async def pool(target: Target, *, min_size: int, max_size: int) -> AsyncIterator[Pool]:
+    """A pool of `min_size` to `max_size` connections, closed at the end. Raises SetupError as `connect` does.
+
+    Acquiring waits when all are in use: that is the throttle that protects Postgres, so callers bound their wait.
+    """
+    try:
+        opened = await asyncpg.create_pool(**_options(target, "pool"), min_size=min_size, max_size=max_size, init=_init)
+    except _FAILURES as error:
+        _explain(target, error)
+    try:
+        yield opened
+    finally:
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await opened.close()
+        except TimeoutError:
+            opened.terminate()
+
+
+def _options(target: Target, purpose: str) -> dict[str, Any]:
+    if urlsplit(target.dsn).scheme not in ("postgresql", "postgres"):
+        raise SetupError(
+            "The database URL is none of Postgres. One looks like postgresql://user:password@host:5432/database."
+        )
+    options: dict[str, Any] = {
+        "dsn": target.dsn,
+        "timeout": target.timeout,
+        "command_timeout": target.command_timeout,
+        "record_class": Record,
+        "server_settings": {"application_name": f"pghub {purpose}"},
+    }
+    if target.ssl is not None:
+        options["ssl"] = target.ssl
+    if target.direct_tls:
+        options["direct_tls"] = True
+    if target.pgbouncer:
+        # In transaction mode the next statement may meet another server, which does not know what was prepared.
+        options["statement_cache_size"] = 0
+    else:
+        options["server_settings"] |= {"timezone": "UTC", "tcp_keepalives_idle": "30", "tcp_user_timeout": "30000"}
+    return options
+
+
+def _check(connection: Connection) -> None:
+    version = connection.get_server_version()
+    if version.major < OLDEST:
+        raise SetupError(f"This is Postgres {version.major}; the hub needs {OLDEST} or later.")
+    if (encoding := connection.get_settings().server_encoding) != "UTF8":
+        raise SetupError(
+            f"The database's encoding is {encoding}; the hub needs UTF8. "
+            "Make one with CREATE DATABASE hub TEMPLATE template0 ENCODING 'UTF8'."
+        )
+
+
+async def _init(connection: Any) -> None:
+    await set_codecs(connection)
+
+
+_FAILURES: Final = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+def _explain(target: Target, error: Exception) -> NoReturn:
+    """Raise the SetupError for `error`. The password of the URL never shows."""
+    where = _place(target.dsn)
+    match error:
+        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+            text = f"Postgres at {where} refuses the login: {error}. Check user and password of the database URL."
+        case asyncpg.InvalidCatalogNameError():
+            text = f"Postgres at {where} has no such database: {error}. Create it with createdb, or correct the URL."
+        case asyncpg.TooManyConnectionsError():
+            text = f"Postgres at {where} has no connection left. Raise max_connections or lower HUB_POOL_MAX."
+        case asyncpg.CannotConnectNowError():
+            text = f"Postgres at {where} is not ready: {error}. Try again in a moment."
+        case ssl.SSLCertVerificationError():
+            text = f"The certificate of {where} is not trusted: {error.verify_message}. Check HUB_DATABASE_CA."
+        case ssl.SSLError():
+            text = f"No TLS with {where}: {error.reason or error}. Check sslmode and the TLS settings."
+        case socket.gaierror():
+            text = f"No host of the name in {where} is known: {error.strerror}. Correct the database URL."
+        case TimeoutError():
+            text = f"Postgres at {where} did not answer within {target.timeout:.0f} s. Check host, port and firewall."
+        case OSError():
+            reason = error.strerror or str(error)
+            text = f"Postgres cannot be reached at {where}: {reason}. See that it runs, and check host and port."
+        case asyncpg.PostgresError():
+            text = f"Postgres at {where} refuses: {error}."
+        case _:
+            text = f"The database URL for {where} cannot be used: {error}."
+    raise SetupError(_without_password(text, target.dsn)) from None
+
+
+def _place(dsn: str) -> str:
+    """Host, port and database of `dsn`, and nothing secret."""
+    try:
+        parts = urlsplit(dsn)
+        host, port = parts.hostname or "a local socket", parts.port
+    except ValueError:
+        return "this address"
+    return f"{host}{f' port {port}' if port else ''}, database {parts.path[1:] or 'of the default name'!r}"
+
+
+def _without_password(text: str, dsn: str) -> str:
+    found = re.search(r"://[^/@]*?:([^@]*)@", dsn)
+    return text.replace(found[1], "…") if found and found[1] else text
