@@ -26,9 +26,7 @@ MAX_NOTIFY: Final = 7999
 Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 
 
-class _Command(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower, kw_only=True
-):
+class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower, kw_only=True):
     id: Id
 
 
@@ -113,9 +111,7 @@ def subscribe_from(query: Iterable[tuple[str, str]]) -> Subscribe:
             message = f"The URL's query may have `channel`, `since` and `last`, not {printable(key)!r}."
             raise CommandError(Code.BAD_REQUEST, message)
     try:
-        return msgspec.convert(
-            {"type": "subscribe", "id": 1, "channels": names, **options}, Subscribe, strict=False
-        )
+        return msgspec.convert({"type": "subscribe", "id": 1, "channels": names, **options}, Subscribe, strict=False)
     except msgspec.ValidationError as error:
         raise CommandError(Code.BAD_REQUEST, _sentence(error)) from None
 
@@ -144,9 +140,7 @@ def check_supported(command: Subscribe) -> None:
         ("ephemeral", not command.ephemeral),
     ):
         if given:
-            raise CommandError(
-                Code.UNSUPPORTED, f"`{field}` is about durable events, which this hub has none of."
-            )
+            raise CommandError(Code.UNSUPPORTED, f"`{field}` is about durable events, which this hub has none of.")
 
 
 def printable(name: str) -> str:

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from hub import channels
 
 
-@pytest.mark.parametrize(
-    "name", ["orders", "Orders", 'a"b', "a b", "ü" * 31, "x" * 63, "'; DROP TABLE x", "a.b.c"]
-)
+@pytest.mark.parametrize("name", ["orders", "Orders", 'a"b', "a b", "ü" * 31, "x" * 63, "'; DROP TABLE x", "a.b.c"])
 def test_these_are_names(name: str) -> None:
     assert channels.fault(name) is None
 

@@ -17,9 +17,7 @@ def test_json_goes_through_byte_for_byte(payload: str) -> None:
     assert event.as_json(payload) == payload.encode()
 
 
-@pytest.mark.parametrize(
-    "payload", ["", "hello", "{", "NaN", "1e400000", "01", "'a'", '"\\ud800"', "\x00", "[" * 2000]
-)
+@pytest.mark.parametrize("payload", ["", "hello", "{", "NaN", "1e400000", "01", "'a'", '"\\ud800"', "\x00", "[" * 2000])
 def test_anything_else_becomes_a_json_string(payload: str) -> None:
     assert orjson.loads(event.as_json(payload)) == payload
 

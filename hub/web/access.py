@@ -59,14 +59,10 @@ class Access:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
         if not self.host_allowed(host):
-            return _refusal(
-                421, "wrong_host", f"This hub is not {host[:100]!r}; HUB_ORIGINS lists other names it has."
-            )
+            return _refusal(421, "wrong_host", f"This hub is not {host[:100]!r}; HUB_ORIGINS lists other names it has.")
         upgrade = hdrs.UPGRADE in request.headers
         if (upgrade or request.method not in _SAFE) and not self.origin_allowed(origin, host):
-            return _refusal(
-                403, "forbidden_origin", f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS."
-            )
+            return _refusal(403, "forbidden_origin", f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS.")
         response = await handler(request)
         if origin is not None and self.is_listed(origin) and not response.prepared:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin

@@ -106,10 +106,6 @@ def _check_handshake(request: web.Request) -> None:
         raise web.HTTPUpgradeRequired(
             text="This is a websocket: connect with ws://.\n", headers={hdrs.UPGRADE: "websocket"}
         )
-    offered = [
-        name.strip()
-        for name in request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "").split(",")
-        if name.strip()
-    ]
+    offered = [name.strip() for name in request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "").split(",") if name.strip()]
     if offered and protocol.SUBPROTOCOL not in offered:
         raise web.HTTPBadRequest(text=f"This hub speaks the subprotocol {protocol.SUBPROTOCOL}, or none.\n")

@@ -109,9 +109,7 @@ class Client:
         protocol.check_supported(command)
         _check_readable(names)
         if len(self._session.names.union(names)) > most:
-            raise CommandError(
-                Code.TOO_MANY, f"A client may have {most} subscriptions; unsubscribe some first."
-            )
+            raise CommandError(Code.TOO_MANY, f"A client may have {most} subscriptions; unsubscribe some first.")
         await self._listen([name for name in names if name not in self._held and not channels.is_own(name)])
         ephemeral = [name for name in names if not channels.is_own(name)]
         reply = protocol.subscribed(command_id, names, ephemeral)

@@ -43,6 +43,6 @@ class Socket(web.WebSocketResponse):
 
 def transport_of(request: web.Request) -> asyncio.Transport:
     """The connection's transport, to be kept: aiohttp forgets it when the connection is lost."""
-    if not isinstance(transport := request.transport, asyncio.Transport):
+    if (transport := request.transport) is None:
         raise ConnectionResetError("the client has left already")
     return transport

@@ -36,9 +36,7 @@ def client(fanout: Fanout, *names: str) -> tuple[Any, Outlet]:
 
 
 def payloads(messages: Iterable[dict[str, Any]]) -> list[Any]:
-    return [
-        item["payload"] for message in messages if message["type"] == "events" for item in message["events"]
-    ]
+    return [item["payload"] for message in messages if message["type"] == "events" for item in message["events"]]
 
 
 async def test_an_event_reaches_those_who_are_subscribed_and_nobody_else() -> None:

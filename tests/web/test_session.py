@@ -32,9 +32,7 @@ async def test_a_url_can_subscribe(site: Any) -> None:
 
 
 @pytest.mark.parametrize("query", ["?chanel=a", "?last=5", "?channel=", "?channel=a&since=x"])
-async def test_a_url_that_cannot_be_subscribed_is_answered_and_the_connection_stays(
-    site: Any, query: str
-) -> None:
+async def test_a_url_that_cannot_be_subscribed_is_answered_and_the_connection_stays(site: Any, query: str) -> None:
     peer = await site.connect(f"/ws{query}")
     await peer.receive()
     error = await peer.receive()

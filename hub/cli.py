@@ -1,0 +1,253 @@
+"""The command `pghub`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Env
+from dotenv import dotenv_values
+
+from hub import assets, channels, client, doctor, logs, loop, protocol, service
+from hub.errors import SetupError
+from hub.postgres import binaries, embedded
+from hub.postgres.checks import Finding
+from hub.postgres.connect import connect
+from hub.postgres.migrate import migrate as apply
+from hub.settings import Database, Settings
+
+app = App(
+    name="pghub",
+    help="Fans Postgres events out to websocket clients.",
+    config=Env("HUB_", command=False),
+    result_action="return_value",
+)
+_INTERRUPTED: Final = 130
+
+
+def main() -> None:
+    """Run the command; a SetupError becomes its sentence on standard error and exit code 1."""
+    try:
+        _read_dotenv()
+        sys.exit(app(exit_on_error=False, print_error=True) or 0)
+    except CycloptsError:
+        sys.exit(2)
+    except SetupError as error:
+        sys.exit(f"pghub: {error}")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has what it wanted (`pghub listen orders | head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _read_dotenv() -> None:
+    """Settings of `.env` in the current folder stand in where the environment has none."""
+    for name, value in dotenv_values(".env").items():
+        if name.startswith("HUB_") and value is not None:
+            os.environ.setdefault(name, value)
+
+
+def _run(settings: Database, work: Coroutine[Any, Any, int]) -> int:
+    """Run `work` on the loop that the settings ask for, which is chosen before any exists."""
+    try:
+        logs.configure(settings.log_level)
+        runner = loop.runner(settings.loop)
+    except BaseException:
+        work.close()
+        raise
+    with runner:
+        return runner.run(work)
+
+
+@app.command
+def serve(
+    settings: Settings | None = None,
+    *,
+    demo: Annotated[bool, Parameter(help="Open the demo shop, whose orders arrive on `orders`.", negative="")] = False,
+) -> int:
+    """Run the hub until Ctrl-C."""
+    settings = settings or Settings()
+
+    async def work() -> int:
+        await service.run(settings, with_demo=demo, on_ready=lambda running: _greet(settings, running, demo=demo))
+        return 0
+
+    return _run(settings, work())
+
+
+def _greet(settings: Settings, running: service.Running, *, demo: bool) -> None:
+    program = _program()
+    folder = f" --data-dir {settings.data_dir}" if settings.data_dir and not settings.database_url else ""
+    address = running.url.replace("http", "ws", 1)
+    print(f"\n  Dashboard   {running.url}/")
+    if settings.database_url is None:
+        print(f"  Postgres    {running.dsn}")
+    if demo:
+        url = "" if settings.port == Settings.port else f" --url {address}/ws"
+        print(
+            "\n  Copy and try, in another terminal:\n"
+            f"""    {program} psql{folder} -c "NOTIFY orders, '{{\\"hello\\": \\"from psql\\"}}'"\n"""
+            f"    {program} listen{url} orders\n"
+            "  or in a browser's console:\n"
+            f'    new WebSocket("{address}/ws?channel=orders").onmessage = m => console.log(m.data)'
+        )
+    print("\n  Ctrl-C stops everything.\n", flush=True)
+
+
+def _program() -> str:
+    """How the person can call this program: by its bare name where PATH has it, else by its path."""
+    found, this = shutil.which("pghub"), Path(sys.argv[0])
+    if found and this.exists() and Path(found).samefile(this):
+        return "pghub"
+    with contextlib.suppress(ValueError):
+        return str(this.absolute().relative_to(Path.cwd()))
+    return str(this)
+
+
+@app.command
+def migrate(settings: Database | None = None) -> int:
+    """Bring the database's schema `hub` up to date."""
+    settings = settings or Database()
+
+    async def work() -> int:
+        async with service.database(settings) as source:
+            connection = await connect(service.direct_target(settings, _dsn(source)), purpose="migrate")
+            try:
+                applied = await apply(connection, assets.folder("sql"))
+            finally:
+                await connection.close()
+        print("\n".join(applied) or "Nothing to do: the database is up to date.")
+        return 0
+
+    return _run(settings, work())
+
+
+def _dsn(source: embedded.Embedded | str) -> str:
+    return source if isinstance(source, str) else source.dsn
+
+
+@app.command
+def dsn(settings: Database | None = None) -> int:
+    """Print the URL of the database that the hub uses."""
+    settings = settings or Database()
+    url = settings.database_url or embedded.running_dsn(settings.folder)
+    if url is None:
+        raise SetupError("The embedded Postgres does not run. Start it with `pghub serve`, or set HUB_DATABASE_URL.")
+    print(url)
+    return 0
+
+
+@app.command
+def psql(
+    *arguments: Annotated[str, Parameter(help="Passed on to psql.", allow_leading_hyphen=True)],
+    settings: Database | None = None,
+) -> int:
+    """Open psql on the hub's database."""
+    settings = settings or Database()
+    program = shutil.which("psql")
+    if program is None:
+        program = str(binaries.find(bin_dir=settings.pg_bin).program("psql") or "")
+    if not program:
+        raise SetupError("There is no psql here. Install Postgres's client programs.")
+
+    async def work() -> int:
+        async with service.database(settings) as source:
+            process = await asyncio.create_subprocess_exec(program, _dsn(source), *arguments)
+            return await process.wait()
+
+    return _run(settings, work())
+
+
+@app.command
+def publish(
+    channel: str,
+    payload: Annotated[str, Parameter(help="JSON, or any text.", allow_leading_hyphen=True)],
+    *,
+    settings: Database | None = None,
+) -> int:
+    """Publish one event, by NOTIFY, straight to the database."""
+    settings = settings or Database()
+    if why := channels.fault(channel):
+        raise SetupError(f"The channel name {channel!r} {why}.")
+    size = len(payload.encode(errors="replace"))
+    if size > protocol.MAX_NOTIFY:
+        raise SetupError(f"The payload has {size} bytes; a NOTIFY carries {protocol.MAX_NOTIFY} at the most.")
+
+    async def work() -> int:
+        async with service.database(settings) as source:
+            connection = await connect(service.target(settings, _dsn(source)), purpose="publish")
+            try:
+                await connection.execute("SELECT pg_catalog.pg_notify($1, $2)", channel, payload)
+            finally:
+                await connection.close()
+        return 0
+
+    return _run(settings, work())
+
+
+@app.command
+def listen(
+    *names: Annotated[str, Parameter(name="CHANNEL", help="Channels to subscribe to.")],
+    url: Annotated[str | None, Parameter(help="The hub's websocket; by default the one on this machine.")] = None,
+    settings: Settings | None = None,
+) -> int:
+    """Print events as lines of JSON; word of losses goes to standard error."""
+    settings = settings or Settings()
+    if not names:
+        raise SetupError("Name a channel: pghub listen orders")
+    address = url or f"ws://{settings.host}:{settings.port}/ws"
+    if urlsplit(address).scheme not in ("ws", "wss"):
+        raise SetupError(f"{address!r} is no websocket's address. One looks like ws://127.0.0.1:8080/ws.")
+
+    def lost(loss: client.Lost) -> None:
+        print(f"pghub: {loss.reason}; trying again in {loss.delay:.1f} s", file=sys.stderr)
+
+    async def work() -> int:
+        async for message in client.follow(address, names, on_lost=lost):
+            _show(message)
+        return 0
+
+    return _run(settings, work())
+
+
+def _show(message: dict[str, Any]) -> None:
+    match message["type"]:
+        case "events":
+            lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in message["events"]]
+            sys.stdout.buffer.write(b"".join(lines))
+            sys.stdout.buffer.flush()
+        case "gap":
+            count = "events" if message["dropped"] is None else f"{message['dropped']} events"
+            concerned = ", ".join(message["channels"])
+            print(f"pghub: {count} of {concerned} were lost ({message['reason']})", file=sys.stderr)
+        case "subscribed":
+            print(f"pghub: listening to {', '.join(message['channels'])}", file=sys.stderr)
+
+
+@app.command(name="doctor")
+def examine(settings: Settings | None = None) -> int:
+    """Check the database and the hub's surroundings; the exit code is 1 where something is broken."""
+    settings = settings or Settings()
+
+    async def work() -> int:
+        findings = [finding async for finding in _print_each(doctor.examine(settings))]
+        return int(any(finding.level == "fail" for finding in findings))
+
+    return _run(settings, work())
+
+
+async def _print_each(findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+    async for finding in findings:
+        print(f"{finding.level:<4}  {finding.subject:<12} {finding.text}", flush=True)
+        yield finding

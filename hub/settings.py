@@ -1,0 +1,117 @@
+"""All settings, as frozen values that are read once, at the edge: flags over environment over `.env`."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from hub.errors import SetupError
+from hub.loop import Name as Loop
+
+_positive = validators.Number(gt=0)
+
+
+def default_data_dir() -> Path:
+    """Where the embedded Postgres lives if nobody says otherwise.
+
+    Not below root's home: Postgres refuses to run as root, and another user cannot get in there.
+    """
+    if os.name == "posix" and os.geteuid() == 0:
+        return Path("/var/lib/pghub")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pghub"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """How to reach Postgres."""
+
+    database_url: Annotated[
+        str | None,
+        Parameter(help="Postgres to use, as a URL. Without one the hub runs an embedded Postgres."),
+    ] = None
+    direct_url: Annotated[
+        str | None,
+        Parameter(help="The same database without PgBouncer between, for the listening connection."),
+    ] = None
+    pgbouncer: Annotated[
+        bool, Parameter(help="The database URL leads through PgBouncer: no prepared statements.", negative="")
+    ] = False
+    database_ca: Annotated[
+        Path | None,
+        Parameter(help="A file of CA certificates that Postgres's certificate must be signed by."),
+    ] = None
+    database_cert: Annotated[Path | None, Parameter(help="The hub's client certificate for Postgres.")] = None
+    database_key: Annotated[Path | None, Parameter(help="The key of the client certificate.")] = None
+    direct_tls: Annotated[
+        bool, Parameter(help="Speak TLS from the first byte, for proxies that expect it.", negative="")
+    ] = False
+    data_dir: Annotated[
+        Path | None,
+        Parameter(help="The embedded Postgres's folder; by default ~/.local/share/pghub, for root /var/lib/pghub."),
+    ] = None
+    pg_bin: Annotated[Path | None, Parameter(help="The folder of the Postgres programs to embed.")] = None
+    loop: Annotated[Loop, Parameter(help="The event loop to run on.")] = "uvloop"
+    log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "info"
+
+    def __post_init__(self) -> None:
+        if self.log_level.lower() not in ("debug", "info", "warning", "error"):
+            raise SetupError(f"HUB_LOG_LEVEL is {self.log_level!r}. Set it to debug, info, warning or error.")
+
+    @property
+    def folder(self) -> Path:
+        return (self.data_dir or default_data_dir()).expanduser().absolute()
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The TLS context that the certificate settings ask for; None leaves it to the URL's sslmode."""
+        if self.database_ca is None and self.database_cert is None:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.database_ca)
+            if self.database_cert is not None:
+                context.load_cert_chain(self.database_cert, self.database_key)
+        except (OSError, ssl.SSLError) as error:
+            raise SetupError(
+                f"The TLS files for Postgres cannot be used: {error}. "
+                "Check HUB_DATABASE_CA, HUB_DATABASE_CERT and HUB_DATABASE_KEY."
+            ) from None
+        return context
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Settings(Database):
+    """All that `pghub serve` takes."""
+
+    host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[
+        int, Parameter(help="The port; 0 takes a free one.", validator=validators.Number(gte=0, lte=65535))
+    ] = 8080
+    origins: Annotated[str, Parameter(help="Origins of web pages that may use this hub, separated by commas.")] = ""
+    pool_min: Annotated[
+        int, Parameter(help="Connections of the pool that are kept open.", validator=validators.Number(gte=0))
+    ] = 1
+    pool_max: Annotated[int, Parameter(help="Connections of the pool at the most.", validator=_positive)] = 10
+    max_clients: Annotated[int, Parameter(help="Websockets at the most.", validator=_positive)] = 20_000
+    max_channels: Annotated[int, Parameter(help="Subscriptions of one client.", validator=_positive)] = 1_000
+    max_frame: Annotated[int, Parameter(help="Bytes of a frame from a client.", validator=_positive)] = 1 << 20
+    max_buffer: Annotated[
+        int,
+        Parameter(help="Bytes that may wait for a slow client before it is left behind.", validator=_positive),
+    ] = 1 << 20
+    heartbeat: Annotated[
+        float, Parameter(help="Seconds in which every client hears something.", validator=_positive)
+    ] = 25.0
+    stall_timeout: Annotated[
+        float,
+        Parameter(help="Seconds after which a client that reads nothing is cut off.", validator=_positive),
+    ] = 120.0
+
+    @property
+    def origin_list(self) -> tuple[str, ...]:
+        return tuple(origin.strip() for origin in self.origins.split(",") if origin.strip())
