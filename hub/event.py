@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import orjson
 
@@ -22,11 +22,12 @@ class Event:
 
 
 def ephemeral(channel: str, payload: str, at: datetime) -> Event:
-    """The event of a NOTIFY that arrived at `at`.
+    """The event of a NOTIFY that arrived at `at`, an aware time.
 
     The payload goes through byte for byte where it is JSON, else it becomes a JSON string.
     """
-    return Event(channel, _encode(channel, as_json(payload), at), ephemeral=True)
+    fields = {"channel": channel, "id": None, "at": at, "payload": orjson.Fragment(as_json(payload)), "tags": ()}
+    return Event(channel, orjson.dumps(fields, option=orjson.OPT_UTC_Z), ephemeral=True)
 
 
 def as_json(payload: str) -> bytes:
@@ -37,12 +38,3 @@ def as_json(payload: str) -> bytes:
     except orjson.JSONDecodeError:
         return orjson.dumps(payload)
     return raw
-
-
-def _encode(channel: str, payload: bytes, at: datetime) -> bytes:
-    stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
-    return b'{"channel":%b,"id":null,"at":"%b","payload":%b,"tags":[]}' % (
-        orjson.dumps(channel),
-        stamp,
-        payload,
-    )

@@ -1,20 +1,21 @@
 """Commit to receipt: the hub beside a bare asyncpg listener.
 
-One producer, one subscriber, 100 events a second. Producer and receiver share a process, so that one clock tells
-both ends; the hub runs in its own. The difference is what the way through the hub costs.
+One producer, one subscriber, 100 events a second; producer, hub and subscriber are a process each. The difference is
+what the way through the hub costs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
-import aiohttp
 import asyncpg
 import orjson
 import pytest
 import uvloop
 
+from tests.bench.receiver import receive
 from tests.bench.server import serving
 from tests.bench.table import percentile, show, spread
 
@@ -22,35 +23,46 @@ RATE, EVENTS, ROUNDS = 100, 2_000, 5
 CHANNEL = "latency"
 
 
-async def produce(connection: asyncpg.Connection) -> None:
-    """Events that carry the time when they were sent, at an even pace."""
-    start = time.perf_counter()
-    for number in range(EVENTS):
-        await asyncio.sleep(max(0.0, start + number / RATE - time.perf_counter()))
-        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(time.perf_counter_ns()))
+async def produce(dsn: str) -> None:
+    module = ["-m", "tests.bench.producer", dsn, CHANNEL, str(RATE), str(EVENTS)]
+    process = await asyncio.create_subprocess_exec(sys.executable, *module)
+    assert await process.wait() == 0
 
 
-async def bare(dsn: str, connection: asyncpg.Connection) -> list[float]:
+async def bare(dsn: str) -> list[float]:
     taken: list[float] = []
+    done = asyncio.Event()
+
+    def on_notification(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+        taken.append(since(int(payload)))
+        if len(taken) == EVENTS:
+            done.set()
+
     listener = await asyncpg.connect(dsn)
-    await listener.add_listener(CHANNEL, lambda *message: taken.append(since(int(message[3]))))
-    await produce(connection)
-    while len(taken) < EVENTS:
-        await asyncio.sleep(0.01)
+    await listener.add_listener(CHANNEL, on_notification)
+    await produce(dsn)
+    await done.wait()
     await listener.close()
     return taken
 
 
-async def through_hub(url: str, connection: asyncpg.Connection) -> list[float]:
+async def through_hub(url: str, dsn: str) -> list[float]:
     taken: list[float] = []
-    async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}?channel={CHANNEL}") as socket:
-        while orjson.loads((await socket.receive()).data)["type"] != "subscribed":
-            pass
-        producing = asyncio.create_task(produce(connection))
-        while len(taken) < EVENTS:
-            message = orjson.loads((await socket.receive()).data)
-            taken += [since(item["payload"]) for item in message.get("events", ())]
-        await producing
+    live, done = asyncio.Event(), asyncio.Event()
+
+    def on_frame(frame: bytes) -> None:
+        message = orjson.loads(frame)
+        if message["type"] == "subscribed":
+            live.set()
+        taken.extend(since(item["payload"]) for item in message.get("events", ()))
+        if len(taken) == EVENTS:
+            done.set()
+
+    transport = await receive(f"{url}?channel={CHANNEL}", on_frame)
+    await live.wait()
+    await produce(dsn)
+    await done.wait()
+    transport.close()
     return taken
 
 
@@ -62,12 +74,10 @@ def since(stamp: int) -> float:
 @pytest.mark.timeout(600)
 def test_latency_from_commit_to_receipt(database: str) -> None:
     async def rounds(url: str) -> tuple[list[list[float]], list[list[float]]]:
-        connection = await asyncpg.connect(database)
         ours, theirs = [], []
         for _ in range(ROUNDS):
-            theirs.append(await bare(database, connection))
-            ours.append(await through_hub(url, connection))
-        await connection.close()
+            theirs.append(await bare(database))
+            ours.append(await through_hub(url, database))
         return ours, theirs
 
     with serving(database) as (url, _):
