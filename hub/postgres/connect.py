@@ -152,6 +152,11 @@ def _explain(target: Target, error: Exception) -> NoReturn:
         case OSError():
             reason = error.strerror or str(error)
             text = f"Postgres cannot be reached at {where}: {reason}. See that it runs, and check host and port."
+        case asyncpg.ProtocolViolationError() if "startup parameter" in str(error):
+            text = (
+                f"PgBouncer answers at {where}. Set HUB_PGBOUNCER=1, and HUB_DIRECT_URL to the same database without "
+                "PgBouncer, which swallows LISTEN."
+            )
         case asyncpg.PostgresError():
             text = f"Postgres at {where} refuses: {error}."
         case _:

@@ -1,6 +1,6 @@
 """A producer in a process of its own: NOTIFYs that carry the time when they were sent, at an even pace.
 
-    python -m tests.bench.producer DSN CHANNEL RATE COUNT
+python -m tests.bench.producer DSN CHANNEL RATE COUNT
 """
 
 from __future__ import annotations

@@ -16,7 +16,10 @@ from tests.conftest import running
 
 @pytest.mark.parametrize("found", binaries.installed(), ids=lambda found: f"postgres{found.major}")
 async def test_the_hub_runs_on_this_version(found: binaries.Binaries, data_dir: Path) -> None:
-    async with Embedded(data_dir, bin_dir=found.bin, options={"fsync": "off"}) as embedded, running(embedded.dsn) as hub:
+    async with (
+        Embedded(data_dir, bin_dir=found.bin, options={"fsync": "off"}) as embedded,
+        running(embedded.dsn) as hub,
+    ):
         producer = await asyncpg.connect(hub.dsn)
         assert producer.get_server_version().major == found.major
         async with connect(f"{hub.ws}?channel=orders") as socket:
