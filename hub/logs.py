@@ -33,6 +33,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Each try of the pool to get a connection back, with a traceback; the listener says once that Postgres is gone.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
 
 def _renderer(stream: TextIO) -> list[Any]:

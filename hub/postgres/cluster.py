@@ -164,7 +164,6 @@ class Cluster:
             "-E",
             "UTF8",
             "-k",
-            "--no-sync",
             "--no-instructions",
             *locale,
         )

@@ -95,7 +95,7 @@ class Publisher:
         """One transaction for all; where that fails, each on its own, so that one bad item harms no other."""
         try:
             await self._notify(batch)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except Exception as error:  # asyncpg's own state errors too, where a connection died in the middle
             if len(batch) > 1 and isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
                 for item in batch:
                     await self._send([item])
