@@ -128,7 +128,8 @@ class Hub:
 @asynccontextmanager
 async def running(dsn: str, **settings: object) -> AsyncIterator[Hub]:
     """A hub on `dsn`. A task of it that died fails the test."""
-    async with service.hub(Settings(port=0, **settings), dsn) as (url, tasks):  # type: ignore[arg-type]
+    made = Settings(**{"port": 0} | settings)  # type: ignore[arg-type]  # what each setting is, its test knows
+    async with service.hub(made, dsn) as (url, tasks):
         yield Hub(url, f"ws{url.removeprefix('http')}/ws", dsn)
         assert not [task for task in tasks if task.done()]
 

@@ -1,0 +1,186 @@
+"""The dashboard in a real browser, fed by a real Postgres."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.conftest import Hub, running
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+async def live(page: Page, count: int = 1) -> None:
+    """Wait until the page is connected and this many subscriptions are confirmed."""
+    await expect(page.locator("#state-text")).to_have_text("connected")
+    await expect(page.locator("#chips li:not(.unconfirmed)")).to_have_count(count)
+
+
+async def notify(producer: asyncpg.Connection, channel: str, payload: str) -> None:
+    await producer.execute("SELECT pg_notify($1, $2)", channel, payload)
+
+
+async def test_the_first_load_shows_what_to_do_and_the_first_event(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders")
+    await live(page)
+    await expect(page.locator("#empty-code")).to_contain_text("NOTIFY orders")
+    await notify(producer, "orders", '{"id": 1, "status": "paid"}')
+    event = page.locator(".event")
+    await expect(event).to_have_count(1)
+    await expect(event.locator(".line")).to_have_text('{"id":1,"status":"paid"}')
+    await expect(page.locator("#empty")).to_be_hidden()
+    await event.locator("summary").click()
+    await expect(event.locator(".json")).to_contain_text('"status": "paid"')
+    await expect(page.locator("#clients")).to_have_text("1")
+
+
+async def test_subscribe_and_unsubscribe_by_keyboard_alone(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    page = await open_page(hub.url)
+    await page.locator("#channel").focus()
+    await page.keyboard.type("Größe 1")
+    await page.keyboard.press("Enter")
+    await live(page)
+    assert "channel=Gr" in page.url
+    await notify(producer, "Größe 1", "plain text")
+    await expect(page.locator(".event .line")).to_have_text('"plain text"')
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#chips li")).to_have_count(0)
+    assert "channel=" not in page.url
+
+
+async def test_a_channel_that_is_refused_is_explained(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await open_page(hub.url)
+    await page.fill("#channel", "hub_bell")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#subscribe-error")).to_contain_text("hub's own")
+    await expect(page.locator("#chips li")).to_have_count(0)
+
+
+async def test_pause_clear_and_search(hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders")
+    await live(page)
+    for name in ("apple", "pear", "plum"):
+        await notify(producer, "orders", name)
+    await expect(page.locator(".event")).to_have_count(3)
+    await page.keyboard.press("/")
+    await page.keyboard.type("PEAR")
+    await expect(page.locator(".event")).to_have_count(1)
+    await expect(page.locator("#shown")).to_have_text("1 of 3 match")
+    await page.fill("#search", "")
+    await page.locator("#feed-title").click()
+    await page.keyboard.press("p")
+    await notify(producer, "orders", "while paused")
+    await expect(page.locator("#pause")).to_have_text("Resume (1)")
+    await expect(page.locator(".event")).to_have_count(3)
+    await page.click("#pause")
+    await expect(page.locator(".event .line").first).to_have_text('"while paused"')
+    await page.click("#clear")
+    await expect(page.locator(".event")).to_have_count(0)
+
+
+async def test_publishing_from_the_form_comes_back_and_bad_json_is_told(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=chat")
+    await live(page)
+    await page.fill("#payload", '{"text": }')
+    await page.click("#publish button")
+    await expect(page.locator("#publish-result")).to_contain_text("no JSON")
+    await page.fill("#payload", '{"text": "hi"}')
+    await page.click("#publish button")
+    await expect(page.locator("#publish-result")).to_contain_text("Published")
+    await expect(page.locator(".event .line")).to_have_text('{"text":"hi"}')
+
+
+async def test_markup_is_shown_as_text(hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection) -> None:
+    page = await open_page(hub.url)
+    await page.fill("#channel", EVIL)
+    await page.keyboard.press("Enter")
+    await live(page)
+    await notify(producer, EVIL, EVIL)
+    await expect(page.locator(".event .line")).to_have_text(f'"{EVIL}"')
+    await page.locator(".event summary").click()
+    await expect(page.locator(".event .channel")).to_have_text(EVIL)
+    assert await page.locator("img").count() == 0
+
+
+async def test_after_a_restart_of_the_hub_the_page_comes_back_and_says_what_it_may_have_missed(
+    database: str, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with running(database, port=port) as hub:
+        page = await open_page(f"{hub.url}/?channel=orders", expect="WebSocket connection")
+        await live(page)
+    await expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
+    async with running(database, port=port):
+        await live(page)
+        await expect(page.locator(".note")).to_contain_text("not connected")
+        await notify(producer, "orders", "again")
+        await expect(page.locator(".event .line")).to_have_text('"again"')
+
+
+async def test_a_flood_does_not_grow_the_page(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders")
+    await live(page)
+    for start in range(0, 10_000, 500):
+        await producer.execute(
+            "SELECT pg_notify('orders', n::text) FROM generate_series($1::int, $2::int) AS n", start, start + 499
+        )
+    await expect(page.locator("#received")).to_have_text("10,000")
+    await expect(page.locator(".event .line").first).to_have_text("9999")
+    assert await page.locator("#feed > li").count() <= 500
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_phone_shows_all_without_scrolling_sideways(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection, scheme: str
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders", viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    await live(page)
+    await notify(producer, "orders", "x" * 3000)
+    await expect(page.locator(".event")).to_have_count(1)
+    await page.locator(".event summary").click()
+    assert await page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+async def test_dark_follows_the_system_and_the_button(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await open_page(hub.url, color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = await page.evaluate(background)
+    await page.click("#theme")
+    assert await page.evaluate(background) != dark
+    await page.reload()
+    assert await page.evaluate(background) != dark, "the choice is remembered"
+
+
+async def test_every_control_has_a_name(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders")
+    await live(page)
+    nameless = await page.evaluate(
+        """[...document.querySelectorAll("button, input, textarea")].filter(control =>
+            !control.textContent.trim() && !control.labels?.length && !control.getAttribute("aria-label")).length"""
+    )
+    assert nameless == 0
+    for role in ("banner", "main", "complementary"):
+        await expect(page.get_by_role(role)).to_have_count(1)
