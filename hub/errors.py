@@ -56,6 +56,7 @@ class Close:
 
 
 DRAIN = Close(1001, "the hub is going away", reconnect=True)
+PROTOCOL = Close(1002, "a frame against the rules of websockets", reconnect=False)  # sent by aiohttp
 BINARY = Close(1003, "only text frames, please", reconnect=False)
 NOT_UTF8 = Close(1007, "a text frame has to be UTF-8", reconnect=False)
 TOO_MANY_ERRORS = Close(1008, "ten errors in ten seconds", reconnect=False)
@@ -64,4 +65,4 @@ INTERNAL = Close(1011, "an error inside the hub", reconnect=True)
 STALLED = Close(4408, "nothing was read for too long", reconnect=True)
 TOO_MANY = Close(4429, "too many connections", reconnect=True)
 
-CLOSE_CODES = (DRAIN, BINARY, NOT_UTF8, TOO_MANY_ERRORS, TOO_BIG, INTERNAL, STALLED, TOO_MANY)
+CLOSE_CODES = (DRAIN, PROTOCOL, BINARY, NOT_UTF8, TOO_MANY_ERRORS, TOO_BIG, INTERNAL, STALLED, TOO_MANY)

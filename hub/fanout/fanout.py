@@ -55,14 +55,15 @@ class Fanout:
     # What comes in
 
     def sink(self, events: Sequence[Event]) -> None:
-        """Take a batch. It is written in the next turns of the loop, with what joins it until then."""
+        """Take a batch. Writing begins at once, unless a sweep is under way: then it joins the next one."""
         self.number += 1
         self.events_in += len(events)
         for event in events:
             if channel := self.channels.get(event.channel):
                 channel.events += 1
                 self._add(event.channel, event)
-        self._schedule()
+        if not self._scheduled:
+            self._turn()
 
     def gap(self, channels: Iterable[str], reason: str) -> None:
         """Announce to everyone concerned that events of these channels were lost, nobody knows how many."""

@@ -48,13 +48,22 @@ async def test_an_event_reaches_those_who_are_subscribed_and_nobody_else() -> No
     assert other.messages() == []
 
 
-async def test_all_batches_of_one_turn_are_one_write() -> None:
+async def test_what_arrives_during_a_sweep_is_one_write_of_the_next() -> None:
+    fanout = Fanout(max_buffer=ROOM, chunk=1)
+    clients = [client(fanout, "a") for _ in range(3)]
+    before = [outlet.writes for _, outlet in clients]
+    for number in range(10):
+        fanout.sink([make(number)])
+    await turns(10)
+    assert [outlet.writes for _, outlet in clients] == [count + 2 for count in before]
+    assert [payloads(outlet.messages()) for _, outlet in clients] == [list(range(10))] * 3
+
+
+async def test_a_batch_is_one_write() -> None:
     fanout = Fanout(max_buffer=ROOM)
     _, outlet = client(fanout, "a")
     before = outlet.writes
-    for number in range(10):
-        fanout.sink([make(number)])
-    await turns()
+    fanout.sink([make(number) for number in range(10)])
     assert outlet.writes == before + 1
     assert payloads(outlet.messages()) == list(range(10))
 
