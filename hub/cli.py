@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from hub.settings import Database, Settings
 app = App(
     name="pghub",
     help="Fans Postgres events out to websocket clients.",
+    version=version("pghub"),
     config=Env("HUB_", command=False),
     result_action="return_value",
 )
@@ -148,18 +150,14 @@ def dsn(settings: Database | None = None) -> int:
     return 0
 
 
-@app.command
+@app.command(help_flags=[], version_flags=[])  # psql has its own
 def psql(
     *arguments: Annotated[str, Parameter(help="Passed on to psql.", allow_leading_hyphen=True)],
     settings: Database | None = None,
 ) -> int:
-    """Open psql on the hub's database."""
+    """Open psql on the hub's database; all arguments are psql's."""
     settings = settings or Database()
-    program = shutil.which("psql")
-    if program is None:
-        program = str(binaries.find(bin_dir=settings.pg_bin).program("psql") or "")
-    if not program:
-        raise SetupError("There is no psql here. Install Postgres's client programs.")
+    program = _psql(settings)
 
     async def work() -> int:
         async with service.database(settings) as source:
@@ -167,6 +165,16 @@ def psql(
             return await process.wait()
 
     return _run(settings, work())
+
+
+def _psql(settings: Database) -> str:
+    """The psql of the embedded Postgres, which knows that version's catalogs; else whichever there is."""
+    with contextlib.suppress(SetupError):
+        if settings.database_url is None and (own := binaries.find(bin_dir=settings.pg_bin).program("psql")):
+            return str(own)
+    if found := shutil.which("psql"):
+        return found
+    raise SetupError("There is no psql here. Install Postgres's client programs.")
 
 
 @app.command

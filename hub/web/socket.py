@@ -8,11 +8,15 @@ the reason for it was.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
+from typing import Final
 
 from aiohttp import WSCloseCode, web
 
 from hub import errors, protocol
+
+_KERNEL_BUFFER: Final = 256 * 1024
 
 
 class Socket(web.WebSocketResponse):
@@ -42,7 +46,12 @@ class Socket(web.WebSocketResponse):
 
 
 def transport_of(request: web.Request) -> asyncio.Transport:
-    """The connection's transport, to be kept: aiohttp forgets it when the connection is lost."""
+    """The connection's transport, to be kept: aiohttp forgets it when the connection is lost.
+
+    The kernel's buffer of it is bounded: left alone it grows to megabytes for a client that does not read.
+    """
     if (transport := request.transport) is None:
         raise ConnectionResetError("the client has left already")
+    if (raw := transport.get_extra_info("socket")) is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
     return transport
