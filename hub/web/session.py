@@ -22,7 +22,12 @@ _ERRORS_WINDOW: Final = 10.0  # seconds
 
 
 class Client:
-    """Reads commands one at a time, in order, until the connection ends."""
+    """Reads commands one at a time, in order, until the connection ends.
+
+    There is one for each connection, so what few of them need is made when it is needed.
+    """
+
+    __slots__ = ("_errors", "_fewer", "_held", "_outstanding", "_ports", "_session", "_socket")
 
     def __init__(self, ports: Ports, socket: Socket, session: Session) -> None:
         self._ports = ports
@@ -30,8 +35,8 @@ class Client:
         self._session = session
         self._held: set[str] = set()  # names that the listener holds for this client
         self._outstanding = 0  # publishes under way
-        self._fewer = asyncio.Event()  # set when one of them has ended
-        self._errors: deque[float] = deque(maxlen=_ERRORS)
+        self._fewer: asyncio.Future[None] | None = None  # done when one of them has ended, where that is waited for
+        self._errors: deque[float] | None = None  # times of the last ones
 
     async def run(self, query: Sequence[tuple[str, str]]) -> None:
         """Serve the client; `query` is the request's, for the subscribe that may stand in the URL."""
@@ -92,6 +97,8 @@ class Client:
     async def _refuse(self, refusal: CommandError) -> None:
         """Tell the client; close the connection of one that goes on making errors."""
         self._session.send(protocol.error(refusal))
+        if self._errors is None:
+            self._errors = deque(maxlen=_ERRORS)
         now = time.monotonic()
         self._errors.append(now)
         if len(self._errors) == _ERRORS and now - self._errors[0] < _ERRORS_WINDOW:
@@ -147,8 +154,8 @@ class Client:
             raise _own(command.channel)
         payload = protocol.check_ephemeral(command)
         while self._outstanding >= self._ports.limits.outstanding:
-            self._fewer.clear()
-            await self._fewer.wait()
+            self._fewer = asyncio.get_running_loop().create_future()
+            await self._fewer
         await self._ports.publisher.room()
         self._outstanding += 1
         future = self._ports.publisher.notify(command.channel, payload)
@@ -156,7 +163,8 @@ class Client:
 
     def _published(self, command_id: int, done: asyncio.Future[None]) -> None:
         self._outstanding -= 1
-        self._fewer.set()
+        if self._fewer is not None and not self._fewer.done():
+            self._fewer.set_result(None)
         if done.cancelled():
             error: BaseException | None = CommandError(Code.UNAVAILABLE, "The hub is going away.")
         else:
