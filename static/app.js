@@ -2,9 +2,11 @@
 
 import { connect } from "/client.js"
 
-const KEPT = 500 // rows of the feed
+const KEPT = 1_000 // entries of the feed, those that wait while it is paused counted apart
+const PAGE = 100 // rows that are drawn at first, and more at a time when the reader comes near their end
 const STATS = "$hub"
 const $ = id => document.getElementById(id)
+const clone = id => $(id).content.firstElementChild.cloneNode(true)
 const clip = (text, length = 400) => (text.length > length ? `${text.slice(0, length)}…` : text)
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 })
 const number = new Intl.NumberFormat("en")
@@ -13,78 +15,106 @@ const hub = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${locati
 
 // Connection
 
+let postgres = "connected" // as the hub's own report has it
+
 const showState = ({ state, delay, code }) => {
   const texts = {
     connecting: "connecting",
-    open: "connected",
+    open: postgres === "connected" ? "connected" : "connected, but the hub has lost Postgres",
     waiting: `connection lost, next try in ${Math.max(1, Math.round((delay ?? 0) / 1000))} s`,
     closed: `closed for good${code ? ` (${code})` : ""}; reload the page`,
   }
-  $("state").dataset.state = state
+  $("state").dataset.state = state === "open" && postgres !== "connected" ? "waiting" : state
   $("state-text").textContent = texts[state]
   if (state !== "open") $("clients").textContent = "–"
 }
+
 hub.addEventListener("state", ({ detail }) => {
+  postgres = "connected"
   showState(detail)
-  showChips()
+  showConfirmed()
 })
 showState(hub)
 
+hub.subscribe(STATS, ({ payload }) => {
+  $("clients").textContent = number.format(payload.clients)
+  $("clients-label").textContent = payload.clients === 1 ? "client" : "clients"
+  if (payload.listener === postgres) return
+  postgres = payload.listener
+  showState(hub)
+})
+
 // Channels: the address line remembers them, so that a view can be shared
 
-const subscriptions = new Map() // name → subscription
+const subscriptions = new Map() // name → {subscription, chip, confirmed}
 
 const subscribe = name => {
   $("subscribe-error").textContent = ""
   if (subscriptions.has(name)) return
   const subscription = hub.subscribe(name, add, { onGap: gap => note(name, gap) })
-  subscription.confirmed = false
-  subscriptions.set(name, subscription)
+  const entry = { subscription, chip: chipOf(name), confirmed: false }
+  subscriptions.set(name, entry)
+  $("chips").append(entry.chip)
   subscription.ready.then(
     () => {
-      subscription.confirmed = true
-      showChips()
+      entry.confirmed = true
+      showConfirmed()
     },
     error => {
-      subscriptions.delete(name)
+      if (subscriptions.get(name) !== entry) return
       $("subscribe-error").textContent = error.message
-      remember()
+      forget(name)
     },
   )
   remember()
 }
 
-const unsubscribe = name => {
-  subscriptions.get(name)?.close()
+const forget = name => {
+  subscriptions.get(name).chip.remove()
   subscriptions.delete(name)
   remember()
 }
 
+const unsubscribe = name => {
+  subscriptions.get(name).subscription.close()
+  forget(name)
+}
+
+const chipOf = name => {
+  const chip = clone("chip-template")
+  chip.querySelector("span").textContent = name
+  const leave = chip.querySelector("button")
+  leave.setAttribute("aria-label", `Unsubscribe from ${name}`)
+  leave.addEventListener("click", () => {
+    unsubscribe(name)
+    $("channel").focus()
+  })
+  return chip
+}
+
+const showConfirmed = () => {
+  for (const { chip, confirmed } of subscriptions.values()) {
+    chip.classList.toggle("unconfirmed", !confirmed || hub.state !== "open")
+  }
+}
+
 const remember = () => {
-  const query = new URLSearchParams([...subscriptions.keys()].map(name => ["channel", name]))
+  const names = [...subscriptions.keys()]
+  const query = new URLSearchParams(names.map(name => ["channel", name]))
   history.replaceState(null, "", query.size ? `?${query}` : location.pathname)
-  showChips()
+  showConfirmed()
+  offer(names)
   showEmpty()
 }
 
-const showChips = () => {
-  const chips = [...subscriptions].map(([name, { confirmed }]) => {
-    const chip = document.createElement("li")
-    chip.classList.toggle("unconfirmed", !confirmed || hub.state !== "open")
-    const label = document.createElement("span")
-    label.textContent = name
-    const leave = document.createElement("button")
-    leave.type = "button"
-    leave.textContent = "×"
-    leave.setAttribute("aria-label", `Unsubscribe from ${name}`)
-    leave.addEventListener("click", () => {
-      unsubscribe(name)
-      $("channel").focus()
-    })
-    chip.append(label, leave)
-    return chip
-  })
-  $("chips").replaceChildren(...chips)
+/** Offer `names` to filter by; one that is gone filters no longer. */
+const offer = names => {
+  const only = $("only")
+  const before = only.value
+  only.replaceChildren(new Option("All channels", ""), ...names.map(name => new Option(name, name)))
+  only.value = names.length > 1 && names.includes(before) ? before : ""
+  only.hidden = names.length < 2
+  if (only.value !== before) redraw()
 }
 
 $("subscribe").addEventListener("submit", submit => {
@@ -98,14 +128,16 @@ $("subscribe").addEventListener("submit", submit => {
 
 let entries = []
 let fresh = [] // arrived since the last drawing
+let skipped = 0 // left out of `fresh` since there were too many
+let gone = 0 // no longer in the feed since it was cleared
+let page = PAGE // rows that are drawn at most
 let paused = false
 let drawing = false
 let received = 0
-let serial = 0
 
 const add = event => {
   received += 1
-  keep({ serial: ++serial, at: event.at, channel: event.channel, text: JSON.stringify(event.payload), event })
+  keep({ at: event.at, channel: event.channel, event })
 }
 
 const note = (name, { reason, dropped }) => {
@@ -115,12 +147,12 @@ const note = (name, { reason, dropped }) => {
     overflow: `${name}: ${count}, since this page read too slowly`,
     reconnect: `${name}: ${count}, since this page was not connected`,
   }
-  keep({ serial: ++serial, at: new Date().toISOString(), channel: name, text: texts[reason] ?? `${name}: ${count}` })
+  keep({ at: new Date().toISOString(), channel: name, text: texts[reason] ?? `${name}: ${count}` })
 }
 
 const keep = entry => {
   fresh.push(entry)
-  if (fresh.length > 2 * KEPT) fresh = fresh.slice(-KEPT)
+  if (fresh.length >= 2 * KEPT) skipped += fresh.splice(0, fresh.length - KEPT).length
   draw()
 }
 
@@ -129,44 +161,85 @@ const draw = () => {
   drawing = true
   requestAnimationFrame(() => {
     drawing = false
-    const shown = paused ? [] : fresh
-    if (!paused) {
-      entries = [...entries, ...fresh].slice(-KEPT)
-      fresh = []
-    }
-    show(shown.slice(-KEPT))
+    if (!paused) show(takeIn())
+    tell()
   })
 }
 
-const matches = entry => {
+/** Move what is fresh into the feed; returns it. */
+const takeIn = () => {
+  const added = fresh
+  const all = entries.concat(added)
+  entries = all.slice(-KEPT)
+  gone += skipped + all.length - entries.length
+  fresh = []
+  skipped = 0
+  return added
+}
+
+const textOf = entry => (entry.text ??= JSON.stringify(entry.event.payload))
+
+/** A test for entries, by what the search and the filter say now. */
+const filter = () => {
   const wanted = $("search").value.toLowerCase()
-  return !wanted || entry.channel.toLowerCase().includes(wanted) || entry.text.toLowerCase().includes(wanted)
+  const only = $("only").value
+  if (!wanted && !only) return () => true
+  return entry =>
+    (!only || entry.channel === only) &&
+    (!wanted || entry.channel.toLowerCase().includes(wanted) || textOf(entry).toLowerCase().includes(wanted))
 }
 
 /** Put new entries on top, and let go of the oldest. */
 const show = added => {
   const feed = $("feed")
-  feed.prepend(...added.filter(matches).map(row).reverse())
-  while (feed.childElementCount > KEPT) feed.lastElementChild.remove()
-  tell()
+  feed.prepend(...added.filter(filter()).slice(-page).map(row).reverse())
+  while (feed.childElementCount > page) feed.lastElementChild.remove()
 }
 
 const redraw = () => {
-  $("feed").replaceChildren(...entries.filter(matches).map(row).reverse())
+  page = PAGE
+  $("feed").replaceChildren()
+  $("scroller").scrollTop = 0
+  show(entries)
   tell()
 }
 
+/** Draw more of the older entries once the end of the drawn ones comes near. */
+const more = () => {
+  const found = entries.filter(filter())
+  const drawn = $("feed").childElementCount
+  if (drawn >= found.length) return
+  page = Math.min(drawn + PAGE, KEPT)
+  $("feed").append(...found.slice(-page, -drawn || undefined).map(row).reverse())
+}
+
+/** At the top again: a short feed is enough. */
+const fewer = () => {
+  if ($("scroller").scrollTop === 0) page = PAGE
+}
+
+$("scroller").addEventListener("scroll", fewer, { passive: true })
+new IntersectionObserver(seen => seen.some(each => each.isIntersecting) && more(), {
+  root: $("scroller"),
+  rootMargin: "600px",
+}).observe($("end"))
+
 const tell = () => {
-  const waiting = paused && fresh.length
+  const waiting = paused ? fresh.length + skipped : 0
   $("received").textContent = number.format(received)
-  $("pause").textContent = paused ? (waiting ? `Resume (${waiting >= KEPT ? `${KEPT}+` : waiting})` : "Resume") : "Pause"
-  const visible = $("feed").childElementCount
-  $("shown").textContent = $("search").value ? `${visible} of ${entries.length} match` : ""
+  $("pause").textContent = paused ? (waiting ? `Resume (${number.format(waiting)})` : "Resume") : "Pause"
+  $("shown").textContent = summary()
   showEmpty()
 }
 
+const summary = () => {
+  const filtering = $("search").value || $("only").value
+  if (filtering) return `${number.format(entries.filter(filter()).length)} of ${number.format(entries.length)} match`
+  return gone ? `the newest ${number.format(entries.length)} of ${number.format(entries.length + gone)}` : ""
+}
+
 const row = entry => {
-  const item = $(entry.event ? "event-template" : "note-template").content.firstElementChild.cloneNode(true)
+  const item = clone(entry.event ? "event-template" : "note-template")
   const time = item.querySelector("time")
   time.dateTime = entry.at
   time.textContent = clock.format(new Date(entry.at))
@@ -174,8 +247,9 @@ const row = entry => {
     item.querySelector(".text").textContent = entry.text
     return item
   }
-  item.querySelector(".channel").textContent = entry.channel
-  item.querySelector(".line").textContent = clip(entry.text)
+  const channel = item.querySelector(".channel")
+  channel.textContent = channel.title = entry.channel
+  item.querySelector(".line").textContent = clip(textOf(entry))
   item.querySelector("details").addEventListener(
     "toggle",
     () => (item.querySelector(".json").textContent = JSON.stringify(entry.event, null, 2)),
@@ -189,13 +263,13 @@ const showEmpty = () => {
   $("empty").hidden = !empty
   if (!empty) return
   const [name] = subscriptions.keys()
-  const searching = $("search").value !== "" && entries.length > 0
+  const searching = ($("search").value || $("only").value) && entries.length > 0
   $("empty-code").parentElement.hidden = searching
   $("empty-text").textContent = searching
     ? "Nothing in the feed matches."
     : name === undefined
       ? "Subscribe to a channel, then notify it from psql:"
-      : `Waiting for events. Send one from psql:`
+      : "Waiting for events. Send one from psql:"
   const channel = name ?? "orders"
   const plain = /^[a-z_][a-z0-9_]*$/.test(channel)
   const identifier = plain ? channel : `"${channel.replaceAll('"', '""')}"`
@@ -211,12 +285,14 @@ $("pause").addEventListener("click", pause)
 $("clear").addEventListener("click", () => {
   entries = []
   fresh = []
+  gone = skipped = 0
   redraw()
 })
 $("search").addEventListener("input", redraw)
+$("only").addEventListener("change", redraw)
 
 document.addEventListener("keydown", press => {
-  if (press.target.matches("input, textarea") || press.ctrlKey || press.metaKey || press.altKey) return
+  if (press.target.matches("input, textarea, select") || press.ctrlKey || press.metaKey || press.altKey) return
   if (press.key === "/") {
     press.preventDefault()
     $("search").focus()
@@ -253,11 +329,15 @@ $("publish").addEventListener("submit", async submit => {
 
 const rates = new Array(60).fill(0)
 let counted = 0
+let countedAt = performance.now()
 
 setInterval(() => {
-  rates.push(received - counted)
+  // A page in the background is called less often than once a second.
+  const now = performance.now()
+  rates.push(Math.round(((received - counted) * 1000) / (now - countedAt)))
   rates.shift()
   counted = received
+  countedAt = now
   $("rate").textContent = number.format(rates.at(-1))
   sparkline()
 }, 1000)
@@ -280,19 +360,28 @@ const sparkline = () => {
   })
 }
 
-hub.subscribe(STATS, ({ payload }) => ($("clients").textContent = number.format(payload.clients)))
-
 // Light and dark
 
 const theme = name => {
   if (name) document.documentElement.dataset.theme = name
 }
-theme(localStorage.getItem("theme"))
+
+/** Where a browser keeps nothing for us, the choice lasts as long as the page. */
+const stored = use => {
+  try {
+    return use(localStorage)
+  } catch {
+    return null
+  }
+}
+
+theme(stored(storage => storage.getItem("theme")))
 $("theme").addEventListener("click", () => {
   const now = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
   const other = now === "dark" ? "light" : "dark"
-  localStorage.setItem("theme", other)
+  stored(storage => storage.setItem("theme", other))
   theme(other)
+  sparkline()
 })
 
 for (const name of new URLSearchParams(location.search).getAll("channel")) if (name) subscribe(name)

@@ -6,12 +6,13 @@
 //   await hub.publish("chat", { text: "hi" }, { durable: false })
 
 /** Close codes after which coming back is no use. */
-const FINAL = new Set([1003, 1007, 1008, 1009])
+const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 4401, 4403, 4440])
 const DRAIN = 1001
 const DRAIN_SPREAD = 5_000
 const FIRST_DELAY = 1_000
 const MOST_DELAY = 30_000
 const HANDSHAKE_TIMEOUT = 10_000
+const STEADY = MOST_DELAY // a connection that lasted this long was a good one: the next delay starts small again
 const MOST_OUTSTANDING = 256
 
 /** What the hub refused, or what became of a request. `code` is the hub's, or "disconnected" or "closed". */
@@ -28,7 +29,11 @@ export class HubError extends Error {
 export const delayBefore = (attempt, random = Math.random) =>
   random() * Math.min(MOST_DELAY, FIRST_DELAY * 2 ** Math.min(attempt, 20))
 
-/** A connection to the hub at `url`, by default the one that this module was loaded from. */
+/**
+ * A connection to the hub at `url`, by default the one that this module was loaded from.
+ *
+ * Throws what WebSocket throws for a URL that is none.
+ */
 export const connect = (url = defaultUrl()) => new Hub(url)
 
 const defaultUrl = () => {
@@ -49,23 +54,24 @@ export class Hub extends EventTarget {
   #socket = null
   #welcome = null
   #attempt = 0
+  #openedAt = 0
   #timer = null
   #silence = null
   #nextId = 1
-  #requests = new Map() // id → {resolve, reject, publish}
+  #requests = new Map() // id → {resolve, reject, publish?}
   #outstanding = 0
   #waiting = [] // publishes that go out when one of the outstanding is answered
   #channels = new Map() // name → Set of subscriptions
   #confirmed = new Set() // names that the hub has confirmed on this connection
   #latest = new Map() // name → id of the last subscribe that asked for it
-  #lost = false // a connection that had been open was lost
+  #known = new Set() // names that were confirmed at some time since they were subscribed to
 
   constructor(url) {
     super()
     this.#url = url
     this.state = "connecting"
-    globalThis.addEventListener?.("online", this.#online)
     this.#open()
+    globalThis.addEventListener?.("online", this.#online)
   }
 
   /** What the hub said of itself when the connection was made; null before. */
@@ -74,10 +80,10 @@ export class Hub extends EventTarget {
   }
 
   /**
-   * Calls `onEvent` with each event of `channel`, and `onGap` where some were lost.
+   * Calls `onEvent` with each event ({channel, id, at, payload, tags}) of `channel`, and `onGap` where some were lost.
    *
    * Several subscriptions of one channel are one on the wire. `ready` resolves when the hub has confirmed the first
-   * time, and rejects with a HubError where it refuses; then the subscription is closed.
+   * time, and rejects with a HubError where it refuses (the subscription is closed then) or is closed before.
    */
   subscribe(channel, onEvent, { onGap } = {}) {
     if (this.state === "closed") throw new HubError("closed", "This connection was closed.")
@@ -95,15 +101,18 @@ export class Hub extends EventTarget {
   /**
    * Publishes; resolves with the event's id (null for an ephemeral one) after the commit.
    *
-   * Rejects with a HubError. Its code "disconnected" means that nobody knows whether it happened.
+   * Rejects with a HubError, or with a TypeError where `payload` cannot be written as JSON. The code "disconnected"
+   * means that nobody knows whether it happened.
    */
   publish(channel, payload, { durable = true, tags, key } = {}) {
     if (!this.#welcome) return Promise.reject(new HubError("disconnected", "There is no connection to the hub."))
     return new Promise((resolve, reject) => {
+      const answer = { resolve: message => resolve(message.event), reject, publish: true }
+      const id = this.#nextId++
+      const text = JSON.stringify({ type: "publish", channel, payload, durable, tags, key, id })
       const send = () => {
         this.#outstanding += 1
-        const answer = { resolve: message => resolve(message.event), reject, publish: true }
-        this.#request({ type: "publish", channel, payload, durable, tags, key }, answer)
+        this.#send(id, text, answer)
       }
       if (this.#outstanding < MOST_OUTSTANDING) send()
       else if (this.#waiting.length < 10 * MOST_OUTSTANDING) this.#waiting.push({ send, reject })
@@ -113,7 +122,7 @@ export class Hub extends EventTarget {
 
   /** Ends the connection for good. */
   close() {
-    this.#end("closed", "This connection was closed.")
+    this.#end("This connection was closed.")
   }
 
   // The connection
@@ -121,12 +130,7 @@ export class Hub extends EventTarget {
   #open() {
     clearTimeout(this.#timer)
     this.#set("connecting")
-    let socket
-    try {
-      socket = new WebSocket(this.#url, "pghub.v1")
-    } catch (error) {
-      return this.#end("bad_url", error.message)
-    }
+    const socket = new WebSocket(this.#url, "pghub.v1")
     this.#socket = socket
     socket.onmessage = message => this.#socket === socket && this.#receive(message.data)
     socket.onclose = close => this.#socket === socket && this.#closed(close.code)
@@ -134,10 +138,10 @@ export class Hub extends EventTarget {
   }
 
   #closed(code) {
-    const wasOpen = this.#welcome !== null
+    // A hub that welcomes and then turns away must not be asked again every half second.
+    if (this.#welcome && performance.now() - this.#openedAt > STEADY) this.#attempt = 0
     this.#drop()
-    if (FINAL.has(code)) return this.#end("closed", `The hub closed the connection for good, with code ${code}.`, code)
-    this.#lost ||= wasOpen
+    if (FINAL.has(code)) return this.#end(`The hub closed the connection for good, with code ${code}.`, code)
     const delay = code === DRAIN ? Math.random() * DRAIN_SPREAD : delayBefore(this.#attempt++)
     this.#timer = setTimeout(() => this.#open(), delay)
     this.#set("waiting", { delay, code })
@@ -158,15 +162,15 @@ export class Hub extends EventTarget {
     for (const { reject } of requests) reject(error)
   }
 
-  #end(code, message, closeCode) {
+  #end(message, code) {
     if (this.state === "closed") return
     clearTimeout(this.#timer)
     globalThis.removeEventListener?.("online", this.#online)
-    const error = new HubError(code, message)
+    const error = new HubError("closed", message)
     this.#drop(error)
     for (const subscriptions of this.#channels.values()) for (const each of subscriptions) each.refuse(error)
     this.#channels.clear()
-    this.#set("closed", { code: closeCode })
+    this.#set("closed", { code })
   }
 
   #online = () => {
@@ -198,7 +202,7 @@ export class Hub extends EventTarget {
       return
     }
     if (this.#welcome) this.#expect(2_000 * this.#welcome.heartbeat)
-    switch (message.type) {
+    switch (message?.type) {
       case "welcome":
         return this.#welcomed(message)
       case "events":
@@ -216,12 +220,11 @@ export class Hub extends EventTarget {
 
   #welcomed(message) {
     this.#welcome = message
-    this.#attempt = 0
+    this.#openedAt = performance.now()
     this.#expect(2_000 * message.heartbeat)
-    this.#set("open")
     const names = [...this.#channels.keys()]
     for (let start = 0; start < names.length; start += 100) this.#subscribe(names.slice(start, start + 100))
-    this.#lost = false
+    this.#set("open")
   }
 
   #events(events) {
@@ -257,54 +260,64 @@ export class Hub extends EventTarget {
 
   #request(command, answer) {
     const id = this.#nextId++
-    this.#requests.set(id, answer)
-    this.#socket.send(JSON.stringify({ ...command, id }))
+    this.#send(id, JSON.stringify({ ...command, id }), answer)
     return id
   }
 
+  #send(id, text, answer) {
+    this.#requests.set(id, answer)
+    this.#socket.send(text)
+  }
+
   #subscribe(names) {
-    const again = this.#lost
+    // A channel that was left, or left and taken up again meanwhile, is no concern of this answer.
+    const wanted = () => names.filter(name => this.#latest.get(name) === id)
     const answer = {
-      resolve: message => this.#subscribed(message.id, names, again),
-      reject: error => this.#refused(names, error),
+      resolve: () => this.#subscribed(wanted()),
+      reject: error => this.#refused(wanted(), error),
     }
     const id = this.#request({ type: "subscribe", channels: names }, answer)
     for (const name of names) this.#latest.set(name, id)
   }
 
-  #subscribed(id, names, again) {
-    // A channel that was left and taken up again meanwhile is confirmed by the later answer.
-    const wanted = names.filter(name => this.#latest.get(name) === id)
-    for (const name of wanted) {
+  #subscribed(names) {
+    const again = names.filter(name => this.#known.has(name))
+    for (const name of names) {
       this.#confirmed.add(name)
+      this.#known.add(name)
       for (const subscription of this.#channels.get(name)) subscription.confirm()
     }
     // What was sent while nobody listened is gone: the hub keeps no ephemeral events.
-    if (again && wanted.length) this.#gap({ channels: wanted, reason: "reconnect", dropped: null })
+    if (again.length) this.#gap({ channels: again, reason: "reconnect", dropped: null })
   }
 
+  /** A subscribe is all or nothing: the channels that the hub objects to are given up, the others asked for again. */
   #refused(names, error) {
     if (error.code === "disconnected" || error.code === "closed") return
-    if (names.length > 1 && error.code !== "unavailable") return names.forEach(name => this.#subscribe([name]))
     if (error.code === "unavailable") return this.#closed(0)
-    for (const name of names) {
-      const subscriptions = this.#channels.get(name) ?? []
-      this.#channels.delete(name)
-      for (const subscription of subscriptions) subscription.refuse(error)
+    const named = names.filter(name => error.channels.includes(name))
+    const bad = named.length ? named : names
+    const rest = names.filter(name => !bad.includes(name))
+    for (const name of bad) {
+      for (const subscription of this.#channels.get(name)) subscription.refuse(error)
+      this.#forget(name)
     }
+    if (rest.length) this.#subscribe(rest)
     this.#tell("error", error)
   }
 
   #leave(subscription) {
     const others = this.#channels.get(subscription.channel)
     if (!others?.delete(subscription) || others.size) return
-    this.#channels.delete(subscription.channel)
-    this.#confirmed.delete(subscription.channel)
-    this.#latest.delete(subscription.channel)
+    this.#forget(subscription.channel)
     if (this.#welcome) {
       const ignored = { resolve: () => {}, reject: () => {} }
       this.#request({ type: "unsubscribe", channels: [subscription.channel] }, ignored)
     }
+  }
+
+  #forget(name) {
+    for (const names of [this.#channels, this.#confirmed, this.#known, this.#latest]) names.delete(name)
   }
 }
 
@@ -331,6 +344,7 @@ class Subscription {
   /** Ends it: nothing is delivered any more. */
   close() {
     this.#onEvent = this.#onGap = undefined
+    this.refuse(new HubError("closed", "This subscription was closed."))
     this.#leave()
   }
 

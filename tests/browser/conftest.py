@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BLANK = '<!doctype html><link rel="icon" href="/favicon.svg" />'
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 
 
@@ -31,11 +32,14 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def open_page(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
-    """Opens pages; at the end none of them may have complained, but for what a test expects."""
+    """Opens pages; at the end none of them may have complained, but for what a test expects.
+
+    A `blank` page has the hub's origin and no script.
+    """
     complaints: list[str] = []
     expected: list[str] = []
 
-    async def open_one(url: str, *, expect: str = "", **options: Any) -> Page:
+    async def open_one(url: str, *, expect: str = "", blank: bool = False, **options: Any) -> Page:
         if expect:
             expected.append(expect)
         context = await browser.new_context(**options)
@@ -45,6 +49,9 @@ async def open_page(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
             "console", lambda m: complaints.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None
         )
         page.set_default_timeout(15_000)
+        if blank:
+            url = f"{url}/blank"
+            await page.route(url, lambda route: route.fulfill(content_type="text/html", body=BLANK))
         await page.goto(url)
         return page
 

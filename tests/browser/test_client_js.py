@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from hub.errors import CLOSE_CODES
 from tests.conftest import Hub, running
 
 START = """async url => {
@@ -18,6 +19,46 @@ START = """async url => {
     window.one = hub.subscribe("a", event => log.push(event.payload), { onGap: gap => log.push(gap.reason) });
     await one.ready;
 }"""
+
+
+# A hub that says what a test has it say: for answers that a real one gives only on a bad day.
+SCRIPTED = """async url => {
+    const { connect } = await import(url + "/client.js");
+    Math.random = () => 1;
+    window.sockets = [];
+    window.WebSocket = class {
+        static CLOSING = 2;
+        readyState = 1;
+        sent = [];
+        constructor() { sockets.unshift(this); }
+        send(text) { this.sent.push(JSON.parse(text)); }
+        close() { this.readyState = 3; }
+        say(message) { this.onmessage({ data: JSON.stringify(message) }); }
+        welcome(heartbeat = 25) { this.say({ type: "welcome", protocol: 1, heartbeat }); }
+        confirm() {
+            const { id, channels } = this.sent.at(-1);
+            this.say({ type: "subscribed", id, channels });
+        }
+    };
+    window.connect = connect;
+    window.log = [];
+    // A promise that nobody keeps is to fail a test, not to hold it up.
+    window.outcome = promise => Promise.race([
+        promise.catch(error => error.code ?? error.name),
+        new Promise(resolve => setTimeout(resolve, 2000, "pending")),
+    ]);
+    window.begin = () => {
+        window.hub = connect("ws://localhost/ws");
+        hub.addEventListener("state", ({ detail }) => log.push(detail.state));
+        return hub;
+    };
+}"""
+
+
+async def scripted(hub: Hub, open_page: Callable[..., Any]) -> Any:
+    page = await open_page(hub.url, blank=True)
+    await page.evaluate(SCRIPTED, hub.url)
+    return page
 
 
 async def notify(dsn: str, channel: str, payload: str) -> None:
@@ -118,3 +159,138 @@ async def test_delays_double_up_to_half_a_minute(hub: Hub, open_page: Callable[.
         return [0, 1, 2, 3, 4, 5, 50].map(attempt => delayBefore(attempt, () => 1));
     }"""
     assert await page.evaluate(delays, hub.url) == [1000, 2000, 4000, 8000, 16000, 30000, 30000]
+
+
+async def test_it_comes_back_after_those_close_codes_that_the_hub_says(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await scripted(hub, open_page)
+    after = """codes => codes.map(code => {
+        begin();
+        sockets[0].welcome();
+        sockets[0].onclose({ code });
+        const { state } = hub;
+        hub.close();
+        return [code, state];
+    })"""
+    expected = [[close.code, "waiting" if close.reconnect else "closed"] for close in CLOSE_CODES]
+    assert await page.evaluate(after, [close.code for close in CLOSE_CODES]) == expected
+
+
+async def test_a_hub_that_falls_silent_is_left_and_what_was_outstanding_is_told(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    await page.evaluate("begin(); sockets[0].welcome(0.05)")
+    assert await page.evaluate("outcome(hub.publish('a', 1))") == "disconnected"
+    assert await page.evaluate("[hub.state, sockets[0].readyState]") == ["waiting", 3]
+
+
+async def test_a_hub_that_turns_away_is_asked_ever_more_rarely_but_at_once_when_the_network_is_back(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    delays = """() => {
+        const delays = [];
+        begin().addEventListener("state", ({ detail }) => detail.delay && delays.push(detail.delay));
+        hub.subscribe("a", () => {});
+        for (let round = 0; round < 3; round++) {
+            sockets[0].welcome();
+            const { id } = sockets[0].sent.at(-1);
+            sockets[0].say({ type: "error", id, code: "unavailable", message: "No Postgres.", channels: [] });
+            dispatchEvent(new Event("online"));
+        }
+        return [sockets.length, ...delays];
+    }"""
+    assert await page.evaluate(delays) == [4, 1000, 2000, 4000]
+
+
+async def test_after_a_partial_refusal_the_others_come_back_and_hear_of_the_gap(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    log = """() => {
+        begin();
+        const listen = name => hub.subscribe(name, () => {}, { onGap: gap => log.push(`${name} ${gap.reason}`) });
+        hub.addEventListener("error", ({ detail }) => log.push(detail.code));
+        ["a", "bad", "c"].forEach(listen);
+        sockets[0].welcome();
+        sockets[0].confirm();
+        sockets[0].onclose({ code: 1006 });
+        listen("new");
+        dispatchEvent(new Event("online"));
+        sockets[0].welcome();
+        const { id } = sockets[0].sent[0];
+        sockets[0].say({ type: "error", id, code: "forbidden", message: "No.", channels: ["bad"] });
+        sockets[0].confirm();
+        return [log, sockets[0].sent.map(command => command.channels)];
+    }"""
+    said, asked = await page.evaluate(log)
+    assert said == ["open", "waiting", "connecting", "open", "forbidden", "a reconnect", "c reconnect"]
+    assert asked == [["a", "bad", "c", "new"], ["a", "c", "new"]]
+
+
+async def test_publishes_over_the_limit_wait_and_one_that_is_no_json_takes_no_place(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    counts = """async () => {
+        begin();
+        sockets[0].welcome();
+        const round = {};
+        round.self = round;
+        const refused = Array.from({ length: 300 }, () => outcome(hub.publish("a", round)));
+        const names = [...new Set(await Promise.all(refused))];
+        const published = Array.from({ length: 3000 }, (_, n) => outcome(hub.publish("a", n)));
+        const before = sockets[0].sent.length;
+        sockets[0].say({ type: "published", id: sockets[0].sent[0].id, event: 42 });
+        return [names, before, sockets[0].sent.length, await published[0], await published.at(-1)];
+    }"""
+    assert await page.evaluate(counts) == [["TypeError"], 256, 257, 42, "too_many"]
+
+
+async def test_a_subscription_made_while_the_connection_opens_is_asked_for_once(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    asked = """() => {
+        begin().addEventListener("state", () => hub.state === "open" && hub.subscribe("late", () => {}));
+        hub.subscribe("early", () => {});
+        sockets[0].welcome();
+        return sockets[0].sent.map(command => command.channels);
+    }"""
+    assert await page.evaluate(asked) == [["early"], ["late"]]
+
+
+async def test_what_is_closed_before_it_was_confirmed_says_so(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await scripted(hub, open_page)
+    closed = """async () => {
+        begin();
+        const subscription = hub.subscribe("a", () => {});
+        subscription.close();
+        sockets[0].welcome();
+        return [await outcome(subscription.ready), sockets[0].sent];
+    }"""
+    assert await page.evaluate(closed) == ["closed", []]
+
+
+async def test_what_an_older_client_does_not_know_is_passed_over(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await scripted(hub, open_page)
+    payload = """() => {
+        begin();
+        hub.subscribe("a", event => log.push(event.payload));
+        sockets[0].welcome();
+        sockets[0].confirm();
+        sockets[0].say({ type: "novelty", of: "tomorrow" });
+        sockets[0].say(null);
+        sockets[0].say({ type: "events", novel: 1, events: [{ channel: "a", payload: 7, novel: 2 }] });
+        return log;
+    }"""
+    assert await page.evaluate(payload) == ["open", 7]
+
+
+async def test_an_address_that_is_none_is_told_at_once(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await open_page(hub.url, blank=True)
+    name = """async url => {
+        const { connect } = await import(url + "/client.js");
+        try { connect("ftp://nowhere"); } catch (error) { return error.name; }
+    }"""
+    assert await page.evaluate(name, hub.url) == "SyntaxError"

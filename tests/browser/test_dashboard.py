@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.conftest import Hub, running
 
@@ -96,6 +96,21 @@ async def test_pause_clear_and_search(hub: Hub, open_page: Callable[..., Any], p
     await expect(page.locator(".event")).to_have_count(0)
 
 
+async def test_the_feed_can_be_held_to_one_channel(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders&channel=chat")
+    await live(page, 2)
+    await notify(producer, "orders", "1")
+    await notify(producer, "chat", "2")
+    await expect(page.locator(".event")).to_have_count(2)
+    await page.get_by_label("Show one channel only").select_option("chat")
+    await expect(page.locator(".event .line")).to_have_text(["2"])
+    await expect(page.locator("#shown")).to_have_text("1 of 2 match")
+    await page.get_by_role("button", name="Unsubscribe from chat").click()
+    await expect(page.locator(".event .line")).to_have_text(["2", "1"])
+
+
 async def test_publishing_from_the_form_comes_back_and_bad_json_is_told(
     hub: Hub, open_page: Callable[..., Any]
 ) -> None:
@@ -149,7 +164,50 @@ async def test_a_flood_does_not_grow_the_page(
         )
     await expect(page.locator("#received")).to_have_text("10,000")
     await expect(page.locator(".event .line").first).to_have_text("9999")
-    assert await page.locator("#feed > li").count() <= 500
+    assert await page.locator("#feed > li").count() == 100
+    await expect(page.locator("#shown")).to_have_text("the newest 1,000 of 10,000")
+    await page.locator("#feed > li").last.scroll_into_view_if_needed()
+    await expect(page.locator("#feed > li")).to_have_count(200)
+    await expect(page.locator(".event .line").last).to_have_text("9800")
+
+
+async def test_what_waits_while_paused_is_counted_in_full_and_bounded(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders")
+    await live(page)
+    await page.click("#pause")
+    await producer.execute("SELECT pg_notify('orders', n::text) FROM generate_series(1, 5000) AS n")
+    await expect(page.locator("#pause")).to_have_text("Resume (5,000)")
+    await expect(page.locator(".event")).to_have_count(0)
+    await page.click("#pause")
+    await expect(page.locator(".event .line").first).to_have_text("5000")
+    await expect(page.locator("#shown")).to_have_text("the newest 1,000 of 5,000")
+
+
+async def test_a_hub_without_its_postgres_is_told_from_one_that_works(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await open_page(hub.url, blank=True)
+
+    def report_lost(route: WebSocketRoute) -> None:
+        server = route.connect_to_server()
+        server.on_message(lambda text: route.send(str(text).replace('"listener":"connected"', '"listener":"lost"')))
+
+    await page.route_web_socket("**/ws", report_lost)
+    await page.goto(hub.url)
+    await expect(page.locator("#state-text")).to_have_text("connected, but the hub has lost Postgres")
+
+
+async def test_a_browser_that_stores_nothing_shows_the_page_all_the_same(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await open_page(hub.url, blank=True)
+    await page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError') } })"
+    )
+    await page.goto(f"{hub.url}/?channel=orders")
+    await live(page)
+    await page.click("#theme")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -178,7 +236,7 @@ async def test_every_control_has_a_name(hub: Hub, open_page: Callable[..., Any])
     page = await open_page(f"{hub.url}/?channel=orders")
     await live(page)
     nameless = await page.evaluate(
-        """[...document.querySelectorAll("button, input, textarea")].filter(control =>
+        """[...document.querySelectorAll("button, input, select, textarea")].filter(control =>
             !control.textContent.trim() && !control.labels?.length && !control.getAttribute("aria-label")).length"""
     )
     assert nameless == 0
