@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import asyncpg
 import orjson
 
 _JSONB_VERSION: Final = b"\x01"  # the first byte of jsonb's binary form
@@ -17,9 +16,10 @@ _JSONB_VERSION: Final = b"\x01"  # the first byte of jsonb's binary form
 async def set_codecs(connection: Any) -> None:
     """Make json and jsonb of `connection` go through orjson.
 
-    Written values raise TypeError where orjson cannot encode them.
+    Written values raise asyncpg.DataError where orjson cannot encode them; NaN and infinity are written as null.
+    Whole numbers beyond 64 bits are read as floats: where every digit counts, select the column as text.
+    In a parameter of type jsonb[] a list stands for another dimension: values that may be lists go as text[]::jsonb[].
     """
-    assert isinstance(connection, asyncpg.Connection) or hasattr(connection, "set_type_codec")
     await connection.set_type_codec(
         "json", schema="pg_catalog", encoder=orjson.dumps, decoder=orjson.loads, format="binary"
     )

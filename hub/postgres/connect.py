@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import asyncpg
 
@@ -21,6 +20,16 @@ from hub.postgres.record import Record
 
 OLDEST: Final = 14
 _CLOSING: Final = 1.0  # seconds that a pool may take to give its connections back
+
+# asyncpg sets no keepalive on its sockets, and how to reach those is its own affair. So the server watches the
+# connection instead: a hub that is gone without a word holds no lock and no LISTEN for more than a minute. The other
+# way round, each connection that waits for long has its heartbeat.
+_SESSION: Final = {"timezone": "UTC", "tcp_keepalives_idle": "30", "tcp_user_timeout": "30000"}
+
+_UNREADABLE: Final = (
+    "The database URL cannot be read. One looks like postgresql://user:password@host:5432/database; "
+    "inside user and password, write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23."
+)
 
 Connection: TypeAlias = "asyncpg.Connection[Record]"
 Pool: TypeAlias = "asyncpg.Pool[Record]"
@@ -59,7 +68,6 @@ async def _connect(target: Target, purpose: str, connection_class: type[Any]) ->
     except _FAILURES as error:
         _explain(target, error)
     try:
-        _check(connection)
         await _init(connection)
     except BaseException:
         connection.terminate()
@@ -88,10 +96,7 @@ async def pool(target: Target, *, min_size: int, max_size: int) -> AsyncIterator
 
 
 def _options(target: Target, purpose: str) -> dict[str, Any]:
-    if urlsplit(target.dsn).scheme not in ("postgresql", "postgres"):
-        raise SetupError(
-            "The database URL is none of Postgres. One looks like postgresql://user:password@host:5432/database."
-        )
+    _split(target.dsn)
     options: dict[str, Any] = {
         "dsn": target.dsn,
         "timeout": target.timeout,
@@ -105,10 +110,16 @@ def _options(target: Target, purpose: str) -> dict[str, Any]:
         options["direct_tls"] = True
     if target.pgbouncer:
         # In transaction mode the next statement may meet another server, which does not know what was prepared.
+        # And PgBouncer refuses startup parameters that it does not know.
         options["statement_cache_size"] = 0
     else:
-        options["server_settings"] |= {"timezone": "UTC", "tcp_keepalives_idle": "30", "tcp_user_timeout": "30000"}
+        options["server_settings"] |= _SESSION
     return options
+
+
+async def _init(connection: Any) -> None:
+    _check(connection)
+    await set_codecs(connection)
 
 
 def _check(connection: Connection) -> None:
@@ -122,15 +133,14 @@ def _check(connection: Connection) -> None:
         )
 
 
-async def _init(connection: Any) -> None:
-    await set_codecs(connection)
-
-
-_FAILURES: Final = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_FAILURES: Final = (OSError, ValueError, OverflowError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def _explain(target: Target, error: Exception) -> NoReturn:
-    """Raise the SetupError for `error`. The password of the URL never shows."""
+    """Raise the SetupError for `error`.
+
+    The password never shows: no server repeats it, and what fails to parse the URL is not quoted.
+    """
     where = _place(target.dsn)
     match error:
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
@@ -138,7 +148,7 @@ def _explain(target: Target, error: Exception) -> NoReturn:
         case asyncpg.InvalidCatalogNameError():
             text = f"Postgres at {where} has no such database: {error}. Create it with createdb, or correct the URL."
         case asyncpg.TooManyConnectionsError():
-            text = f"Postgres at {where} has no connection left. Raise max_connections or lower HUB_POOL_MAX."
+            text = f"Postgres at {where}: {error}. Raise max_connections, or lower HUB_POOL_MAX."
         case asyncpg.CannotConnectNowError():
             text = f"Postgres at {where} is not ready: {error}. Try again in a moment."
         case ssl.SSLCertVerificationError():
@@ -146,9 +156,13 @@ def _explain(target: Target, error: Exception) -> NoReturn:
         case ssl.SSLError():
             text = f"No TLS with {where}: {error.reason or error}. Check sslmode and the TLS settings."
         case socket.gaierror():
-            text = f"No host of the name in {where} is known: {error.strerror}. Correct the database URL."
+            text = f"The host in {where} is not known: {error.strerror}. Correct the database URL."
         case TimeoutError():
-            text = f"Postgres at {where} did not answer within {target.timeout:.0f} s. Check host, port and firewall."
+            text = f"Postgres at {where} did not answer within {target.timeout:g} s. Check host, port and firewall."
+        case ConnectionError() if "SSL" in str(error):
+            text = f"Postgres at {where} speaks no TLS, which sslmode asks for. Switch ssl on there, or change sslmode."
+        case ConnectionError() if target.direct_tls:
+            text = f"{where} hangs up on TLS from the first byte. Unset HUB_DIRECT_TLS, or use Postgres 17 or later."
         case OSError():
             reason = error.strerror or str(error)
             text = f"Postgres cannot be reached at {where}: {reason}. See that it runs, and check host and port."
@@ -159,21 +173,31 @@ def _explain(target: Target, error: Exception) -> NoReturn:
             )
         case asyncpg.PostgresError():
             text = f"Postgres at {where} refuses: {error}."
+        case asyncpg.InterfaceError():
+            text = f"The settings for {where} cannot be used: {error}."
         case _:
-            text = f"The database URL for {where} cannot be used: {error}."
-    raise SetupError(_without_password(text, target.dsn)) from None
+            text = _UNREADABLE
+    raise SetupError(text) from None
+
+
+def _split(dsn: str) -> SplitResult:
+    """The parts of `dsn`. Raises SetupError where they are not what its author meant.
+
+    An @ too many, or one in the wrong place, is a password that was not encoded: some of it would pass for the host
+    or the database, and be shown.
+    """
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        raise SetupError(_UNREADABLE) from None
+    astray = "@" in parts.path or parts.fragment or parts.netloc.count("@") > 1
+    if parts.scheme not in ("postgresql", "postgres") or astray:
+        raise SetupError(_UNREADABLE)
+    return parts
 
 
 def _place(dsn: str) -> str:
     """Host, port and database of `dsn`, and nothing secret."""
-    try:
-        parts = urlsplit(dsn)
-        host, port = parts.hostname or "a local socket", parts.port
-    except ValueError:
-        return "this address"
-    return f"{host}{f' port {port}' if port else ''}, database {parts.path[1:] or 'of the default name'!r}"
-
-
-def _without_password(text: str, dsn: str) -> str:
-    found = re.search(r"://[^/@]*?:([^@]*)@", dsn)
-    return text.replace(found[1], "…") if found and found[1] else text
+    parts = _split(dsn)
+    host = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["the default socket"])[0]
+    return f"{host}, database {parts.path[1:]!r}" if parts.path[1:] else host

@@ -20,6 +20,8 @@ from hub.errors import SetupError
 from hub.postgres.connect import Connection
 
 _LOCK: Final = 0x7067687562  # "pghub" in ASCII
+_WAIT: Final = 60.0  # seconds for another hub to finish its migration
+_LONGEST: Final = 3600.0  # seconds for one migration: an index on a large log takes its time
 _NAME: Final = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
 _CREATE: Final = """
 CREATE SCHEMA IF NOT EXISTS hub;
@@ -56,32 +58,48 @@ async def migrate(connection: Connection, folder: Path) -> list[str]:
     Raises SetupError where files and database do not fit together, where a file fails (nothing of it stays), and
     where the role lacks a right. A role that may only read succeeds if there is nothing to apply.
     """
-    if not await _missing(connection, folder):
-        return []
     try:
+        if not await _missing(connection, folder):
+            return []
         async with _lock(connection):
             await connection.execute(_CREATE)
             missing = await _missing(connection, folder)
             for migration in missing:
                 await _apply(connection, migration)
     except asyncpg.InsufficientPrivilegeError as error:
-        ((role, database),) = await connection.fetch("SELECT current_user, current_database()")
-        raise SetupError(
-            f"The role {role} may not migrate: {error}. Run GRANT CREATE ON DATABASE {database} TO {role}, "
-            "or let an administrator run `pghub migrate`."
-        ) from None
+        raise SetupError(await _not_allowed(connection, error)) from None
+    except asyncpg.PostgresError as error:
+        raise SetupError(f"This database cannot be migrated: {error}. `pghub doctor` may know more.") from error
     return [migration.name for migration in missing]
 
 
 async def pending(connection: Connection, folder: Path) -> list[str]:
     """The names of what `migrate` would apply. Raises SetupError where files and database do not fit."""
-    return [migration.name for migration in await _missing(connection, folder)]
+    try:
+        return [migration.name for migration in await _missing(connection, folder)]
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SetupError(await _not_allowed(connection, error)) from None
+
+
+async def _not_allowed(connection: Connection, error: asyncpg.InsufficientPrivilegeError) -> str:
+    ((role, database),) = await connection.fetch(
+        "SELECT pg_catalog.quote_ident(current_user), pg_catalog.quote_ident(pg_catalog.current_database())"
+    )
+    return (
+        f"The role {role} may not migrate: {error}. Run GRANT CREATE ON DATABASE {database} TO {role}, "
+        "or let an administrator run `pghub migrate`."
+    )
 
 
 def read(folder: Path) -> list[Migration]:
-    """The migrations of `folder`, in order. Raises SetupError for numbers that are missing or given twice."""
-    names = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    found = [Migration(int(name[:4]), name, (folder / name).read_text()) for name in sorted(names)]
+    """The migrations of `folder`, in order; other SQL may lie there whose name does not begin with a digit.
+
+    Raises SetupError for numbers that are missing or given twice.
+    """
+    names = sorted(path.name for path in folder.glob("[0-9]*.sql"))
+    if odd := [name for name in names if not _NAME.fullmatch(name)]:
+        raise SetupError(f"{odd[0]} in {folder} is not named as a migration is: 0002_verb_noun.sql.")
+    found = [Migration(int(name[:4]), name, (folder / name).read_text("utf-8")) for name in names]
     for expected, migration in enumerate(found, 1):
         if migration.number != expected:
             raise SetupError(f"The migrations in {folder} are not numbered 1, 2, 3, …: see {migration.name}.")
@@ -112,7 +130,12 @@ async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:
 
 @asynccontextmanager
 async def _lock(connection: Connection) -> AsyncIterator[None]:
-    await connection.execute("SELECT pg_catalog.pg_advisory_lock($1)", _LOCK)
+    try:
+        await connection.execute("SELECT pg_catalog.pg_advisory_lock($1)", _LOCK, timeout=_WAIT)
+    except TimeoutError:
+        raise SetupError(
+            f"Another pghub has been migrating this database for {_WAIT:.0f} s. Start again when it is done."
+        ) from None
     try:
         yield
     finally:
@@ -123,7 +146,7 @@ async def _lock(connection: Connection) -> AsyncIterator[None]:
 async def _apply(connection: Connection, migration: Migration) -> None:
     try:
         async with connection.transaction():
-            await connection.execute(migration.sql)
+            await connection.execute(migration.sql, timeout=_LONGEST)
             await connection.execute(
                 "INSERT INTO hub.migrations (number, name, sha256) VALUES ($1, $2, $3)",
                 migration.number,
