@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hub import protocol
 from hub.event import Event
 from hub.fanout.groups import Gap, Group, Groups, pack
-from hub.fanout.sessions import Outlet, Session
+from hub.fanout.sessions import NOWHERE, Outlet, Session
 
 
 @dataclass(slots=True)
@@ -153,6 +153,7 @@ class Fanout:
         """Forget `session`: nothing is written to it from here on. May be called twice."""
         if self.sessions.pop(session, self) is self:
             return
+        session.outlet = NOWHERE
         self._groups.leave(session)
         self._behind.pop(session, None)
         if waiter := self._waiting.pop(session, None):
@@ -164,8 +165,11 @@ class Fanout:
     def subscribe(self, session: Session, names: Iterable[str], reply: bytes) -> None:
         """Make `session` live on `names` too, and write `reply` in the same step.
 
-        All that its old set had for it is written before `reply`, all that its new set brings after it.
+        All that its old set had for it is written before `reply`, all that its new set brings after it. Nothing
+        happens to a session that was closed meanwhile.
         """
+        if session not in self.sessions:
+            return
         added = frozenset(names) - session.names
         for name in added:
             self.channels.setdefault(name, Channel()).subscribers += 1

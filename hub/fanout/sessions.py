@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hub.fanout import frames
 
@@ -18,6 +18,22 @@ class Outlet(Protocol):
     def abort(self) -> None: ...
 
 
+class Nowhere:
+    """The outlet of a session that was closed: nothing may follow a close frame."""
+
+    def write(self, data: bytes, /) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        pass
+
+
+NOWHERE: Final = Nowhere()
+
+
 class Session:
     """One connection as the fan-out sees it.
 
@@ -28,7 +44,7 @@ class Session:
     __slots__ = ("after", "counted", "group", "names", "outlet", "pulse", "unknown")
 
     def __init__(self, outlet: Outlet) -> None:
-        self.outlet = outlet
+        self.outlet: Outlet = outlet
         self.names: frozenset[str] = frozenset()
         self.group: Group | None = None
         self.after = 0  # number of the last batch that it has been written, or had nothing to get from

@@ -184,6 +184,16 @@ async def test_channels_are_forgotten_with_their_last_subscriber() -> None:
     assert "groups=0" in repr(fanout)
 
 
+async def test_a_closed_session_is_written_nothing_and_can_change_nothing() -> None:
+    fanout = Fanout(max_buffer=ROOM)
+    session, outlet = client(fanout, "a")
+    fanout.close(session)
+    fanout.subscribe(session, ["b"], b'{"type":"subscribed"}')
+    session.send(b'{"type":"pong"}')
+    assert outlet.messages() == []
+    assert fanout.channels == {}
+
+
 CLIENTS = 2
 NAMES = st.sampled_from("ab")
 STEPS = st.lists(

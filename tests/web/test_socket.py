@@ -70,3 +70,16 @@ async def test_a_socket_that_is_cut_in_the_middle_of_a_frame_leaves_nothing_behi
     writer.transport.abort()
     while site.ports.fanout.sessions:
         await asyncio.sleep(0)
+
+
+async def test_an_answer_that_comes_too_late_does_not_follow_the_close_frame(site: Any) -> None:
+    site.publisher.at_once = False
+    host, port = site.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    command = b'{"type":"publish","id":1,"channel":"a","payload":1,"durable":false}'
+    writer.write(HANDSHAKE + bytes((0x81, 0x80 | len(command))) + MASK + command + b"\x82\x81" + MASK + b"x")
+    await reader.readuntil(b"only text frames, please")
+    site.publisher.futures[0].set_result(None)
+    writer.write(b"\x88\x80" + MASK)
+    assert await reader.read() == b""
+    writer.close()
