@@ -56,6 +56,13 @@ class Told:
                 self._news.clear()
                 await self._news.wait()
 
+    async def hears(self, payload: str) -> None:
+        """Return once `payload` is among the last that came."""
+        await self.until(lambda: payload in self.payloads[-20:])
+
+    async def tells_gaps(self, number: int) -> None:
+        await self.until(lambda: len(self.gaps) == number)
+
 
 class Connections:
     """Makes the listener's connections, and knows them all."""
@@ -194,7 +201,7 @@ async def test_a_channel_held_again_while_its_unlisten_is_in_flight_is_heard(
                 await hold(listener, channel)
                 number = f"{channel} {next(numbers)}"
                 await notify(other, channel, number)
-                await told.until(lambda number=number: number in told.payloads[-20:])
+                await told.hears(number)
                 listener.release(channel)
                 await asyncio.sleep(0)
 
@@ -387,12 +394,12 @@ def test_in_debug_mode_asyncio_has_nothing_to_complain_of(database: str, caplog:
             await hold(listener, "a")
             for number in range(1, 4):
                 await admin.execute(KILL)
-                await told.until(lambda number=number: len(told.gaps) == number)
+                await told.tells_gaps(number)
             between.silence()
             while listener.connected:
                 await asyncio.sleep(0.01)  # nothing is told while it is silent
             between.speak()
-            await told.until(lambda: len(told.gaps) == 4)
+            await told.tells_gaps(4)
         await admin.close()
 
     asyncio.run(play(), debug=True)

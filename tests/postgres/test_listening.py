@@ -70,8 +70,9 @@ async def test_any_name_is_quoted_so_that_it_stays_itself(
 
 def test_asyncpg_still_hands_notifications_to_the_method_that_is_overridden() -> None:
     """Not public, so an upgrade may change it: then look at protocol.pyx and at ListeningConnection together."""
-    theirs = inspect.signature(asyncpg.Connection._process_notification)
+    method = vars(asyncpg.Connection)["_process_notification"]
+    theirs = inspect.signature(method)
     assert list(theirs.parameters) == ["self", "pid", "channel", "payload"]
     ours = inspect.signature(ListeningConnection._process_notification)
     assert len(ours.parameters) == len(theirs.parameters)
-    assert not inspect.iscoroutinefunction(asyncpg.Connection._process_notification)
+    assert not inspect.iscoroutinefunction(method)
