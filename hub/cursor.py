@@ -1,0 +1,141 @@
+"""A cursor: a moment of the whole log, as text that a client keeps and gives back.
+
+What is new since a cursor is what is visible now and was not visible then; so a cursor is a snapshot, tightened,
+with a witness of the log it belongs to. To clients it is opaque; here it is url-safe base64 of varints.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice, pairwise
+from typing import Final
+
+from hub.snapshot import Snapshot
+
+MAX_LENGTH: Final = 64 * 1024
+"""Characters of a cursor. A thousand transactions in flight make one of about 2,600."""
+
+_FOREIGN: Final = "The cursor is none of this hub's; subscribe without it."
+_FORMAT: Final = 1
+_PLACE: Final = 1  # flag: a place inside a replay follows
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """The event with the greatest xid that had been seen: if it is still there, no lower xid was given out again.
+
+    `at` is its published_at in microseconds since 1970.
+    """
+
+    xid: int
+    id: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place inside a replay: it goes on behind event `id`, and up to what `upper` sees."""
+
+    upper: Snapshot
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """`generation` names the log; a log that was emptied or restored has another one.
+
+    `snapshot` is tightened to `witness`; without a witness nothing has been seen, and it is where the log starts.
+    """
+
+    generation: int
+    snapshot: Snapshot
+    witness: Witness | None = None
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        return base64.urlsafe_b64encode(bytes(_encode(self))).rstrip(b"=").decode()
+
+
+def parse(text: str) -> Cursor:
+    """The cursor in `text`. Raises ValueError for what the hub never wrote, in a sentence for the client."""
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"The cursor is longer than {MAX_LENGTH} characters.")
+    try:
+        data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        cursor = _decode(_numbers(data))
+    except (ValueError, StopIteration, binascii.Error):
+        raise ValueError(_FOREIGN) from None
+    if str(cursor) != text:  # base64 and varints can be written in more than one way, and the hub uses one
+        raise ValueError(_FOREIGN)
+    return cursor
+
+
+def _encode(cursor: Cursor) -> Iterator[int]:
+    """The bytes of the varints."""
+    numbers = chain(
+        (_FORMAT, _PLACE if cursor.place else 0, cursor.generation),
+        _of_snapshot(cursor.snapshot),
+        _of_witness(cursor.witness),
+        (*_of_snapshot(cursor.place.upper), cursor.place.id) if cursor.place else (),
+    )
+    for number in numbers:
+        while number > 127:
+            yield number & 127 | 128
+            number >>= 7
+        yield number
+
+
+def _of_snapshot(snapshot: Snapshot) -> Iterator[int]:
+    """Differences, which are small: lower bound, extent, count, and the steps between."""
+    yield from (snapshot.xmin, snapshot.xmax - snapshot.xmin, len(snapshot.xip))
+    yield from (after - before for before, after in pairwise((snapshot.xmin, *snapshot.xip)))
+
+
+def _of_witness(witness: Witness | None) -> Iterator[int]:
+    if witness is None:
+        yield 0
+    else:
+        yield from (witness.xid, witness.id, witness.at)
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    number, shift = 0, 0
+    for byte in data:
+        number |= (byte & 127) << shift
+        shift += 7
+        if number >= 1 << 63:
+            raise ValueError("a number is too large")
+        if byte < 128:
+            yield number
+            number, shift = 0, 0
+    if shift:
+        raise ValueError("a number is cut off")
+
+
+def _decode(numbers: Iterator[int]) -> Cursor:
+    version, flags, generation = next(numbers), next(numbers), next(numbers)
+    if version != _FORMAT or flags & ~_PLACE:
+        raise ValueError("another format")
+    snapshot, witness = _to_snapshot(numbers), _to_witness(numbers)
+    place = Place(_to_snapshot(numbers), next(numbers)) if flags & _PLACE else None
+    if next(numbers, None) is not None:
+        raise ValueError("something follows")
+    return Cursor(generation, snapshot, witness, place)
+
+
+def _to_snapshot(numbers: Iterator[int]) -> Snapshot:
+    xmin, extent, count = next(numbers), next(numbers), next(numbers)
+    if count > MAX_LENGTH:
+        raise ValueError("too many transactions")
+    xip = tuple(accumulate(islice(numbers, count), initial=xmin))[1:]
+    if len(xip) < count:
+        raise ValueError("transactions are cut off")
+    return Snapshot(xmin, xmin + extent, xip)
+
+
+def _to_witness(numbers: Iterator[int]) -> Witness | None:
+    xid = next(numbers)
+    return Witness(xid, next(numbers), next(numbers)) if xid else None
