@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -88,11 +88,9 @@ async def pool(target: Target, *, min_size: int, max_size: int) -> AsyncIterator
     try:
         yield opened
     finally:
-        try:
+        with suppress(TimeoutError):  # asyncpg then cuts off what is left
             async with asyncio.timeout(_CLOSING):
                 await opened.close()
-        except TimeoutError:
-            opened.terminate()
 
 
 def _options(target: Target, purpose: str) -> dict[str, Any]:

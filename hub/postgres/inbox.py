@@ -17,7 +17,9 @@ log = structlog.get_logger()
 
 
 class Inbox:
-    """Passes on what arrives, in order: one call of `on_batch` for all that one turn of the loop brought.
+    """Passes on what arrives, in order: the first at once, what else the turn of the loop brings as one batch.
+
+    Most come alone, and another turn is a tenth of the time that an event spends in an idle hub.
 
     It starts shut: what arrives waits until `open` has told the gap before it. An error in `on_batch` is logged, and
     told as a gap of the channels concerned.
@@ -43,6 +45,7 @@ class Inbox:
         self._waiting.append(notification)
         if not self._scheduled:
             self._scheduled = True
+            self._pass_on()
             asyncio.get_running_loop().call_soon(self._flush)
 
     def open(self, gap: Sequence[str]) -> None:

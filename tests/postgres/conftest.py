@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import count
 
 import asyncpg
@@ -15,12 +16,21 @@ from tests.conftest import renamed
 _numbers = count(1)
 
 
+@asynccontextmanager
+async def opened(target: Target) -> AsyncIterator[Connection]:
+    """A connection that ends with the block. One left open by a test that fails would keep uvloop from closing."""
+    connection = await connect(target, purpose="test")
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[Connection]:
     """A connection to this test's migrated database."""
-    opened = await connect(Target(database), purpose="test")
-    yield opened
-    await opened.close()
+    async with opened(Target(database)) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hub.postgres.embedded import Embedded
 from hub.postgres.listening import ListeningConnection
 from hub.postgres.record import Record
 from tests.conftest import renamed
-from tests.postgres.conftest import as_role
+from tests.postgres.conftest import as_role, opened
 from tests.proxy import proxy
 
 
@@ -44,57 +44,54 @@ async def test_a_connection_says_what_it_is_for_and_lives_in_utc(connection: Con
 
 async def test_a_listening_connection_is_one(database: str) -> None:
     connection = await connect_listening(Target(database))
-    assert type(connection) is ListeningConnection
-    assert await connection.fetchval("SELECT current_setting('application_name')") == "pghub listener"
+    name = await connection.fetchval("SELECT current_setting('application_name')")
     await connection.close()
+    assert (type(connection), name) == (ListeningConnection, "pghub listener")
 
 
 async def test_the_server_watches_a_tcp_connection_for_a_hub_that_is_gone(database: str) -> None:
     """asyncpg sets no keepalive, so the server does; over a Unix socket the settings read as 0."""
-    async with proxy(database) as between:
-        connection = await connect(Target(between.dsn), purpose="test")
+    async with proxy(database) as between, opened(Target(between.dsn)) as connection:
         rows = await connection.fetch(
             "SELECT name, source FROM pg_settings WHERE name IN ('tcp_keepalives_idle', 'tcp_user_timeout')"
         )
-        await connection.close()
     assert {row["name"]: row["source"] for row in rows} == dict.fromkeys(
         ("tcp_keepalives_idle", "tcp_user_timeout"), "client"
     )
 
 
 async def test_every_connection_of_a_pool_is_made_the_same_way(database: str) -> None:
-    async with pool(Target(database), min_size=1, max_size=3) as opened:
-        everyone = [await opened.acquire() for _ in range(3)]
+    async with pool(Target(database), min_size=1, max_size=3) as made:
+        everyone = [await made.acquire() for _ in range(3)]
         for each in everyone:
             row = await each.fetchrow("SELECT current_setting('application_name') AS name, '[1]'::jsonb AS list")
             assert isinstance(row, Record)
             assert (row.name, row.list) == ("pghub pool", [1])
-            await opened.release(each)
+            await made.release(each)
 
 
 async def test_a_pool_is_closed_even_while_a_connection_is_out(database: str, connection: Connection) -> None:
-    async with pool(Target(database), min_size=1, max_size=1) as opened:
-        lent = await opened.acquire()
+    async with pool(Target(database), min_size=1, max_size=1) as made:
+        lent = await made.acquire()
         backend = lent.get_server_pid()
-    while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", backend):
-        pass  # the server takes a moment to see it
+    async with asyncio.timeout(10):
+        while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", backend):
+            pass  # the server takes a moment to see it
 
 
 async def test_a_statement_that_takes_too_long_is_cancelled(database: str) -> None:
-    connection = await connect(Target(database, command_timeout=0.05), purpose="test")
-    with pytest.raises(TimeoutError):
-        await connection.execute("SELECT pg_sleep(60)")
-    assert await connection.fetchval("SELECT 1") == 1
-    await connection.close()
+    async with opened(Target(database, command_timeout=0.05)) as connection:
+        with pytest.raises(TimeoutError):
+            await connection.execute("SELECT pg_sleep(60)")
+        assert await connection.fetchval("SELECT 1", timeout=60) == 1
 
 
 @pytest.mark.parametrize(("pgbouncer", "kept"), [(False, 1), (True, 0)])
 async def test_through_pgbouncer_no_statement_stays_prepared(database: str, pgbouncer: bool, kept: int) -> None:
-    connection = await connect(Target(database, pgbouncer=pgbouncer), purpose="test")
-    await connection.fetchval("SELECT $1::int", 1)
-    left = await connection.fetch("SELECT FROM pg_prepared_statements WHERE statement = 'SELECT $1::int'")
-    assert len(left) == kept
-    await connection.close()
+    async with opened(Target(database, pgbouncer=pgbouncer)) as connection:
+        await connection.fetchval("SELECT $1::int", 1)
+        left = await connection.fetch("SELECT FROM pg_prepared_statements WHERE statement = 'SELECT $1::int'")
+        assert len(left) == kept
 
 
 async def test_through_pgbouncer_no_unusual_startup_parameter_is_sent() -> None:
@@ -170,8 +167,8 @@ async def test_a_wrong_password_is_told_and_not_repeated(data_dir: Path) -> None
         await admin.execute("CREATE ROLE visitor LOGIN PASSWORD 'right'")
         await admin.close()
         text = await refusal(Target(as_role(embedded.dsn, "visitor:s3cret")))
-        connection = await connect(Target(as_role(embedded.dsn, "visitor:right")), purpose="test")
-        await connection.close()
+        async with opened(Target(as_role(embedded.dsn, "visitor:right"))):
+            pass
     assert 'password authentication failed for user "visitor"' in text
     assert "s3cret" not in text
 
@@ -229,8 +226,10 @@ async def test_a_connection_that_is_refused_is_closed(
     monkeypatch.setattr("hub.postgres.connect.OLDEST", 99)
     with pytest.raises(SetupError, match="needs 99"):
         await connect(Target(database), purpose="refused")
-    while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pghub refused'"):
-        pass  # the server takes a moment to see it
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pghub refused'"
+    async with asyncio.timeout(10):
+        while await connection.fetchval(count):
+            pass  # the server takes a moment to see it
 
 
 @asynccontextmanager

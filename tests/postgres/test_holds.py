@@ -49,6 +49,21 @@ async def test_who_comes_back_while_it_lingers_costs_nothing() -> None:
     assert len(changes) == 1
 
 
+async def test_who_comes_back_is_not_forgotten_when_the_time_is_over() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    made, _ = holds(linger=0.0)
+    other, _ = holds(linger=0.0)
+    for each in (made, other):
+        each.take("a")
+        each.give("a")
+    made.take("a")
+    while other.wanted():
+        await asyncio.sleep(0)
+    assert made.wanted() == {"a"}
+    assert complaints == []
+
+
 async def test_more_channels_than_allowed_are_refused_and_the_others_stay() -> None:
     made, _ = holds(most=2)
     made.take("a")

@@ -35,16 +35,17 @@ class Story:
             self.inbox.put(Notification(channel, payload))
 
 
-async def test_what_one_turn_brings_is_one_batch_in_order_of_arrival() -> None:
+async def test_the_first_goes_at_once_and_what_else_the_turn_brings_as_one_batch() -> None:
     story = Story()
     story.inbox.open([])
     story.put("1", "2")
     story.put("3", channel="b")
     story.put("4")
+    assert story.told == [["1"]]
     await asyncio.sleep(0)
     story.put("5")
     await asyncio.sleep(0)
-    assert story.told == [["1", "2", "3", "4"], ["5"]]
+    assert story.told == [["1"], ["2", "3", "4"], ["5"]]
 
 
 async def test_what_comes_before_it_is_open_waits_until_the_gap_is_told() -> None:
@@ -96,6 +97,7 @@ async def test_what_waits_is_bounded_and_its_hole_lies_where_the_gap_is(monkeypa
 async def test_an_error_in_a_batch_is_logged_told_as_a_gap_and_harms_nothing_after_it() -> None:
     story = Story()
     story.inbox.open([])
+    story.put("0")
     story.fails = True
     story.put("1", channel="b")
     story.put("2", channel="a")
@@ -104,7 +106,7 @@ async def test_an_error_in_a_batch_is_logged_told_as_a_gap_and_harms_nothing_aft
     story.fails = False
     story.put("3")
     await asyncio.sleep(0)
-    assert story.told == ["gap a b", ["3"]]
+    assert story.told == [["0"], "gap a b", ["3"]]
     assert [(entry["event"], entry["notifications"]) for entry in logs] == [("batch_failed", 2)]
 
 

@@ -17,6 +17,7 @@ from hub.errors import Code, CommandError, SetupError
 from hub.postgres.connect import Connection, Target, connect_listening, pool
 from hub.postgres.listener import Listener
 from hub.postgres.listening import ListeningConnection, Notification
+from tests.postgres.conftest import opened
 from tests.proxy import proxy
 
 PATIENCE = 30.0
@@ -30,10 +31,13 @@ class Told:
     """What a listener told, in order: notifications, and a list of channels for each gap."""
 
     def __init__(self) -> None:
+        self.fails = False
         self.story: list[Notification | list[str]] = []
         self._news = asyncio.Event()
 
     def batch(self, batch: Sequence[Notification]) -> None:
+        if self.fails:
+            raise RuntimeError("a mistake in the hub")
         self.story += batch
         self._news.set()
 
@@ -205,9 +209,9 @@ async def test_a_channel_held_again_while_its_unlisten_is_in_flight_is_heard(
                 listener.release(channel)
                 await asyncio.sleep(0)
 
-        async with pool(Target(database), min_size=4, max_size=4) as opened, asyncio.TaskGroup() as group:
+        async with pool(Target(database), min_size=4, max_size=4) as made, asyncio.TaskGroup() as group:
             for name in ("a", "a", "b", "b"):
-                group.create_task(come_and_go(opened, name))  # type: ignore[arg-type] # a pool executes, too
+                group.create_task(come_and_go(made, name))  # type: ignore[arg-type] # a pool executes, too
     assert told.gaps == []
 
 
@@ -265,16 +269,70 @@ async def test_only_channels_that_were_listened_to_get_a_gap(database: str, conn
     """Whoever came while the connection was lost was promised nothing before it came back; whoever left is gone."""
     connections = Connections(database)
     async with running(connections, linger=0.0) as (listener, told):
-        await hold(listener, "old", "left")
+        await hold(listener, "old", "left before", "left meanwhile")
+        listener.release("left before")
+        for number in count():
+            await hold(listener, f"later {number}")
+            listener.release(f"later {number}")
+            if "left before" not in listener.channels:
+                break
         connections.target = Target("postgresql://127.0.0.1:1/nowhere")
         await connection.execute(KILL)
         while listener.connected:
             await asyncio.sleep(0)
-        listener.release("left")
+        listener.release("left meanwhile")
+        listener.hold("left before")
         listener.hold("new")
         connections.target = Target(database)
-        await listener.listening(["old", "new"])
+        await listener.listening(["old", "left before", "new"])
     assert told.gaps == [["old"]]
+
+
+async def test_what_comes_while_channels_are_listened_to_again_waits_for_the_gap(
+    database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = ListeningConnection.listen
+
+    async def listen_and_hear(self: ListeningConnection, channels: Sequence[str]) -> None:
+        await listen(self, channels)
+        if channels:
+            await self.execute("NOTIFY a, 'between'")  # one's own arrive before the statement ends
+
+    async with running(Connections(database)) as (listener, told):
+        await hold(listener, "a")
+        monkeypatch.setattr(ListeningConnection, "listen", listen_and_hear)
+        await connection.execute(KILL)
+        await told.until(lambda: len(told.story) == 2)
+    assert told.story == [["a"], ("a", "between")]
+
+
+async def test_nobody_is_told_to_be_live_before_all_is_listened_to_again(
+    database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If they were, and the connection were lost once more, they would get no gap."""
+    listen = ListeningConnection.listen
+    waiting: list[asyncio.Task[None]] = []
+    early: list[bool] = []
+
+    async def listen_and_look(self: ListeningConnection, channels: Sequence[str]) -> None:
+        await listen(self, channels)
+        if "a" in channels:
+            listener.hold("b")  # so there is a second round
+        elif "b" in channels:
+            waiting.append(asyncio.create_task(listener.listening(["a"])))
+            await self.execute("SELECT 1")
+            early.append(waiting[0].done())
+
+    async with running(Connections(database)) as (listener, _):
+        await hold(listener, "z")
+        monkeypatch.setattr(ListeningConnection, "listen", listen_and_look)
+        await connection.execute(KILL)
+        while listener.connected:
+            await asyncio.sleep(0)
+        listener.hold("a")
+        await listener.listening(["a", "b"])
+        await waiting[0]
+    assert early == [False]
 
 
 async def test_a_storm_through_ten_kills_has_no_hole_without_a_gap(database: str, connection: Connection) -> None:
@@ -337,8 +395,11 @@ async def test_it_keeps_trying_while_postgres_is_away(database: str, connection:
             await hold(listener, "a")
             await notify(connection, "a", 1)
             await told.until(lambda: told.story)
+            await connection.execute(KILL)
+            await told.until(lambda: told.gaps)
     lost = [(entry["reason"], entry["attempt"]) for entry in logs if entry["event"] == "listener_lost"]
-    assert lost == [("away", 0), ("away", 1), ("a mistake in the hub", 2)]
+    assert lost[:3] == [("away", 0), ("away", 1), ("a mistake in the hub", 2)]
+    assert [attempt for _, attempt in lost[3:]] == [0]
 
 
 async def test_while_postgres_is_away_who_waits_is_told_after_a_while() -> None:
@@ -351,25 +412,17 @@ async def test_while_postgres_is_away_who_waits_is_told_after_a_while() -> None:
 
 
 async def test_an_error_in_the_hub_costs_a_batch_and_not_the_listener(database: str, connection: Connection) -> None:
-    connections, told = Connections(database), Told()
-    failing = True
-
-    def on_batch(batch: Sequence[Notification]) -> None:
-        if failing:
-            raise RuntimeError("a mistake in the hub")
-        told.batch(batch)
-
-    listener = Listener(connections, on_batch=on_batch, on_gap=told.gap)
-    task = asyncio.create_task(listener.run())
-    await hold(listener, "a")
-    await notify(connection, "a", 1)
-    await told.until(lambda: told.gaps)
-    failing = False
-    await notify(connection, "a", 2)
-    await told.until(lambda: told.payloads)
+    connections = Connections(database)
+    async with running(connections) as (listener, told):
+        await hold(listener, "a")
+        told.fails = True
+        await notify(connection, "a", 1)
+        await told.until(lambda: told.gaps)
+        told.fails = False
+        await notify(connection, "a", 2)
+        await told.until(lambda: told.payloads)
     assert told.story == [["a"], ("a", "2")]
     assert len(connections.made) == 1
-    task.cancel()
 
 
 async def test_cancelled_it_leaves_no_connection_behind(database: str) -> None:
@@ -386,8 +439,8 @@ def test_in_debug_mode_asyncio_has_nothing_to_complain_of(database: str, caplog:
     """No task destroyed while pending, no exception never retrieved: through kills, a silence and the end."""
 
     async def play() -> None:
-        admin = await asyncpg.connect(database)
         async with (
+            opened(Target(database)) as admin,
             proxy(database) as between,
             running(Connections(between.dsn), heartbeat=0.05, timeout=1.0) as (listener, told),
         ):
@@ -400,7 +453,6 @@ def test_in_debug_mode_asyncio_has_nothing_to_complain_of(database: str, caplog:
                 await asyncio.sleep(0.01)  # nothing is told while it is silent
             between.speak()
             await told.tells_gaps(4)
-        await admin.close()
 
     asyncio.run(play(), debug=True)
     complaints = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
@@ -422,11 +474,9 @@ async def test_a_proof_by_another_connection_succeeds_and_is_nobodys_event(
 
 
 async def test_a_notify_in_another_database_proves_nothing(database: str, blank: str) -> None:
-    stranger = await asyncpg.connect(blank)
-    async with running(Connections(database), timeout=0.5) as (listener, _):
+    async with opened(Target(blank)) as stranger, running(Connections(database), timeout=0.5) as (listener, _):
         with pytest.raises(SetupError, match="HUB_DIRECT_URL"):
-            await listener.prove(lambda channel: stranger.execute(f"NOTIFY {channel}"))
-    await stranger.close()
+            await listener.prove(lambda channel: notify(stranger, channel, ""))
 
 
 async def test_a_notify_that_fails_is_told_in_the_words_of_postgres(database: str, connection: Connection) -> None:

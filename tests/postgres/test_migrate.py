@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -12,9 +12,9 @@ import pytest
 
 from hub import assets
 from hub.errors import SetupError
-from hub.postgres.connect import Connection, Target, connect
+from hub.postgres.connect import Connection, Target
 from hub.postgres.migrate import migrate, pending
-from tests.postgres.conftest import as_role
+from tests.postgres.conftest import as_role, opened
 
 Write = Callable[..., Path]
 
@@ -36,19 +36,10 @@ def write(tmp_path: Path) -> Write:
     return files
 
 
-@asynccontextmanager
-async def opened(dsn: str) -> AsyncIterator[Connection]:
-    connection = await connect(Target(dsn), purpose="test")
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
 @pytest.fixture
 async def empty(blank: str) -> AsyncIterator[Connection]:
     """A connection to a database that has had no migration."""
-    async with opened(blank) as connection:
+    async with opened(Target(blank)) as connection:
         yield connection
 
 
@@ -85,18 +76,25 @@ async def test_a_file_that_fails_leaves_nothing_and_those_before_it_stay(empty: 
     assert await pending(empty, folder) == ["0002_make_two.sql"]
 
 
+async def test_a_migration_that_cannot_be_recorded_leaves_nothing(empty: Connection, write: Write) -> None:
+    folder = write(**{"0001_make_one": f"{ONE} INSERT INTO hub.migrations VALUES (1, '', '');"})
+    with pytest.raises(SetupError, match="duplicate key"):
+        await migrate(empty, folder)
+    assert not await exists(empty, "hub.one")
+
+
 async def test_after_a_failure_another_connection_may_migrate(blank: str, empty: Connection, write: Write) -> None:
     """The lock is the session's, so it has to be given back and not only forgotten."""
     with pytest.raises(SetupError):
         await migrate(empty, write(**{"0001_make_one": "nonsense"}))
-    async with opened(blank) as other:
+    async with opened(Target(blank)) as other:
         assert await migrate(other, write(**{"0001_make_one": ONE})) == ["0001_make_one.sql"]
 
 
 async def test_hubs_that_migrate_at_once_apply_each_file_once(blank: str, write: Write) -> None:
     folder = write(**{"0001_make_one": f"{ONE} SELECT pg_sleep(0.05);", "0002_make_two": TWO})
     async with AsyncExitStack() as stack:
-        hubs = [await stack.enter_async_context(opened(blank)) for _ in range(5)]
+        hubs = [await stack.enter_async_context(opened(Target(blank))) for _ in range(5)]
         applied = await asyncio.gather(*(migrate(each, folder) for each in hubs))
     assert sorted(applied) == [[], [], [], [], ["0001_make_one.sql", "0002_make_two.sql"]]
 
@@ -105,7 +103,7 @@ async def test_a_migration_elsewhere_that_does_not_end_is_told(
     blank: str, empty: Connection, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hub.postgres.migrate._WAIT", 0.05)
-    async with opened(blank) as other:
+    async with opened(Target(blank)) as other:
         await other.execute("SELECT pg_advisory_lock($1)", int.from_bytes(b"pghub"))
         with pytest.raises(SetupError, match="Another pghub has been migrating"):
             await migrate(empty, write(**{"0001_make_one": ONE}))
@@ -155,14 +153,14 @@ async def test_an_ordinary_role_that_may_create_schemas_may_migrate(
     blank: str, empty: Connection, visitor: str
 ) -> None:
     await empty.execute(f"GRANT CREATE ON DATABASE {await empty.fetchval('SELECT current_database()')} TO {visitor}")
-    async with opened(as_role(blank, visitor)) as connection:
+    async with opened(Target(as_role(blank, visitor))) as connection:
         assert await migrate(connection, assets.folder("sql"))
     await empty.execute(f"DROP OWNED BY {visitor} CASCADE")
 
 
 async def test_a_role_that_may_not_is_told_what_to_grant(blank: str, empty: Connection, visitor: str) -> None:
     name = await empty.fetchval("SELECT current_database()")
-    async with opened(as_role(blank, visitor)) as connection:
+    async with opened(Target(as_role(blank, visitor))) as connection:
         with pytest.raises(SetupError, match=f"GRANT CREATE ON DATABASE {name} TO {visitor}"):
             await migrate(connection, assets.folder("sql"))
     assert not await exists(empty, "hub.migrations")
@@ -173,7 +171,7 @@ async def test_a_role_that_may_only_read_succeeds_when_nothing_is_to_do(
 ) -> None:
     await migrate(empty, assets.folder("sql"))
     await empty.execute(f"GRANT USAGE ON SCHEMA hub TO {visitor}; GRANT SELECT ON hub.migrations TO {visitor}")
-    async with opened(as_role(blank, visitor)) as connection:
+    async with opened(Target(as_role(blank, visitor))) as connection:
         await connection.execute("SET default_transaction_read_only = on")
         assert await migrate(connection, assets.folder("sql")) == []
     await empty.execute(f"DROP OWNED BY {visitor}")
@@ -183,7 +181,7 @@ async def test_a_role_that_may_only_read_succeeds_when_nothing_is_to_do(
 async def test_a_role_that_may_not_even_read_is_told(blank: str, empty: Connection, visitor: str, grant: str) -> None:
     await migrate(empty, assets.folder("sql"))
     await empty.execute(grant.format(visitor))
-    async with opened(as_role(blank, visitor)) as connection:
+    async with opened(Target(as_role(blank, visitor))) as connection:
         for attempt in (migrate, pending):
             with pytest.raises(SetupError, match=f"The role {visitor} may not migrate: permission denied"):
                 await attempt(connection, assets.folder("sql"))
@@ -227,7 +225,7 @@ async def test_a_connection_that_dies_in_the_middle_leaves_the_database_as_it_wa
     blank: str, empty: Connection, write: Write
 ) -> None:
     folder = write(**{"0001_make_one": f"{ONE} SELECT pg_terminate_backend(pg_backend_pid());"})
-    async with opened(blank) as victim:
+    async with opened(Target(blank)) as victim:
         with pytest.raises((SetupError, asyncpg.InterfaceError)):
             await migrate(victim, folder)
     assert not await exists(empty, "hub.one")
