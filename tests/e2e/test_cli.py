@@ -132,6 +132,13 @@ def test_doctor_finds_a_healthy_database_healthy(database: str) -> None:
     assert re.search(r"ok +notify +arrives", report.stdout)
 
 
+def test_doctor_says_what_is_broken_and_ends_with_1() -> None:
+    report = pghub("doctor", env={"HUB_DATABASE_URL": "postgresql://me:s3cret@127.0.0.1:1/x"})
+    assert report.returncode == 1
+    assert re.search(r"fail +database +.*127\.0\.0\.1", report.stdout)
+    assert "s3cret" not in report.stdout + report.stderr
+
+
 def test_doctor_names_the_loop_that_really_runs(database: str) -> None:
     report = pghub("doctor", "--loop", "asyncio", env={"HUB_DATABASE_URL": database})
     assert re.search(r"ok +loop +asyncio", report.stdout)

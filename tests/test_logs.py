@@ -1,0 +1,67 @@
+"""Logs: JSON for machines, lines for people, by level; libraries' too."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from hub import logs
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Configuring logs is for the whole process; the next test finds it as this one did."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.getLogger("asyncpg.pool").setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_elsewhere_than_on_a_terminal_each_event_is_a_line_of_json() -> None:
+    stream = io.StringIO()
+    logs.configure("info", stream)
+    structlog.get_logger().info("serving", url="http://x")
+    logging.getLogger("a.library").warning("odd: %s", "thing")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["event"], first["url"], first["level"]) == ("serving", "http://x", "info")
+    assert (second["event"], second["level"]) == ("odd: thing", "warning")
+    assert first["timestamp"].endswith("Z")
+
+
+def test_on_a_terminal_it_is_for_people() -> None:
+    stream = Terminal()
+    logs.configure("info", stream)
+    structlog.get_logger().info("serving", url="http://x")
+    assert "serving" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+def test_what_is_below_the_level_is_left_out() -> None:
+    stream = io.StringIO()
+    logs.configure("warning", stream)
+    structlog.get_logger().info("not this")
+    structlog.get_logger().error("this")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["this"]
+
+
+def test_an_exception_is_one_line_with_its_traceback_inside() -> None:
+    stream = io.StringIO()
+    logs.configure("info", stream)
+    try:
+        raise ValueError("on purpose")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    (line,) = stream.getvalue().splitlines()
+    assert "on purpose" in json.loads(line)["exception"]
