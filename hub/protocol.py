@@ -208,6 +208,8 @@ def events(encoded: Sequence[bytes]) -> list[bytes]:
 
     One message, or more where it would have over MAX_MESSAGE bytes.
     """
+    if len(encoded) == 1:
+        return [_events(encoded)]
     messages: list[bytes] = []
     start, size = 0, 0
     for index, item in enumerate(encoded):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hub import protocol
@@ -56,7 +56,7 @@ class Group:
             self.pending.append((number, gap))
             self.lost = {}
         self.in_sweep, self.pending, self.pending_bytes = self.pending, [], 0
-        return pack(item for _, item in self.in_sweep)
+        return pack([item for _, item in self.in_sweep])
 
     def owed(self, session: Session) -> list[Event | Gap]:
         """What this group has for `session` and has not written to it."""
@@ -66,21 +66,19 @@ class Group:
 
 def pack(items: Iterable[Event | Gap]) -> bytes:
     """The frames for `items`: neighbouring events share a message, a gap is one of its own."""
-    return b"".join(map(frames.text, _messages(items)))
-
-
-def _messages(items: Iterable[Event | Gap]) -> Iterator[bytes]:
+    messages: list[bytes] = []
     run: list[bytes] = []
     for item in items:
         if isinstance(item, Event):
             run.append(item.json)
             continue
         if run:
-            yield from protocol.events(run)
+            messages += protocol.events(run)
             run = []
-        yield protocol.gap(item.channels, item.reason, item.dropped)
+        messages.append(protocol.gap(item.channels, item.reason, item.dropped))
     if run:
-        yield from protocol.events(run)
+        messages += protocol.events(run)
+    return b"".join([frames.text(message) for message in messages])
 
 
 class Groups:
