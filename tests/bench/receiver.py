@@ -22,6 +22,9 @@ class Receiver(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a TCP connection's is a Transport
 
     def data_received(self, data: bytes) -> None:
+        if self._open and not self._buffer and data[:2] == b"\x81\x7e" and len(data) == 4 + (data[2] << 8 | data[3]):
+            self._on_frame(data[4:])  # one whole frame of 126 bytes or more, as nearly always here
+            return
         self._buffer += data
         if not self._open:
             head, separator, rest = self._buffer.partition(b"\r\n\r\n")
