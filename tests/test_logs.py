@@ -33,7 +33,7 @@ def test_elsewhere_than_on_a_terminal_each_event_is_a_line_of_json() -> None:
     stream = io.StringIO()
     logs.configure("info", stream)
     structlog.get_logger().info("serving", url="http://x")
-    logging.getLogger("a.library").warning("odd: %s", "thing")
+    logging.getLogger("some.package").warning("odd: %s", "thing")
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert (first["event"], first["url"], first["level"]) == ("serving", "http://x", "info")
     assert (second["event"], second["level"]) == ("odd: thing", "warning")
