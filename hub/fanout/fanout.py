@@ -61,7 +61,8 @@ class Fanout:
         for event in events:
             if channel := self.channels.get(event.channel):
                 channel.events += 1
-                self._add(event.channel, event)
+                for group in self._groups.matching(event.channel):
+                    self._pend(group, event)
         if not self._scheduled:
             self._turn()
 
@@ -75,10 +76,6 @@ class Fanout:
         for session in self._behind:
             session.unknown |= lost & session.names
         self._schedule()
-
-    def _add(self, channel: str, event: Event) -> None:
-        for group in self._groups.matching(channel):
-            self._pend(group, event)
 
     def _pend(self, group: Group, item: Event | Gap) -> None:
         group.add(self.number, item, self._max_pending)
