@@ -35,8 +35,3 @@ def fault(name: str) -> str | None:
 def is_own(name: str) -> bool:
     """Whether `name` is reserved for the hub: nobody else publishes to it."""
     return name.startswith(OWN_PREFIXES)
-
-
-def is_pattern(name: str) -> bool:
-    """Whether a subscription of this name is meant as a pattern."""
-    return "*" in name

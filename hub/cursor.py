@@ -10,6 +10,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, chain, islice, pairwise
 from typing import Final
 
@@ -37,7 +38,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place inside a replay: it goes on behind event `id`, and up to what `upper` sees."""
+    """A place inside a replay: it goes on behind event `id`, in id order, and up to what `upper` sees."""
 
     upper: Snapshot
     id: int
@@ -47,7 +48,8 @@ class Place:
 class Cursor:
     """`generation` names the log; a log that was emptied or restored has another one.
 
-    `snapshot` is tightened to `witness`; without a witness nothing has been seen, and it is where the log starts.
+    `snapshot` is tightened to `witness`; without a witness nothing has been seen, and it is where the log starts. In a
+    place the witness is that of its upper snapshot.
     """
 
     generation: int
@@ -56,7 +58,33 @@ class Cursor:
     place: Place | None = None
 
     def __str__(self) -> str:
-        return base64.urlsafe_b64encode(bytes(_encode(self))).rstrip(b"=").decode()
+        return _text(self)
+
+    @property
+    def upper(self) -> Snapshot:
+        """What has to be visible to whoever goes on from here."""
+        return self.place.upper if self.place else self.snapshot
+
+    @property
+    def finished(self) -> Cursor:
+        """Where the replay ends that this is a place in; a cursor that is none is there already."""
+        return Cursor(self.generation, self.place.upper, self.witness) if self.place else self
+
+    def inside(self, upper: Cursor, event: int) -> Cursor:
+        """The place behind `event`, in id order, on the way from this cursor to `upper`."""
+        return Cursor(upper.generation, self.snapshot, upper.witness, Place(upper.upper, event))
+
+    def lifted(self, horizon: int) -> Cursor:
+        """This cursor when nothing below `horizon` is left to be seen."""
+        place = self.place
+        if place is not None and place.upper.xmax <= horizon:
+            return self.finished.lifted(horizon)
+        return Cursor(self.generation, self.snapshot.lifted(horizon), self.witness, place)
+
+
+@lru_cache(maxsize=1024)  # one cursor goes to many clients
+def _text(cursor: Cursor) -> str:
+    return base64.urlsafe_b64encode(bytes(_encode(cursor))).rstrip(b"=").decode()
 
 
 def parse(text: str) -> Cursor:

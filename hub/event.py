@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import orjson
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event on its way to the subscribers.
 
-    `json` is the event as it stands in a frame, encoded once for all of them. `ephemeral` says that it
-    came by NOTIFY and is in no log.
+    `json` is the event as it stands in a frame, encoded once for all of them. One that came by NOTIFY is in no log
+    and has neither `xid`, the transaction that published it, nor `id`.
     """
 
     channel: str
     json: bytes
-    ephemeral: bool
+    xid: int = 0
+    id: int = 0
+
+    @property
+    def ephemeral(self) -> bool:
+        return self.id == 0
+
+
+def durable(xid: int, number: int, channel: str, payload: str, tags: Sequence[str], at: datetime) -> Event:
+    """The event `number` of the log, published `at`, an aware time; `payload` is JSON."""
+    fields = {"channel": channel, "id": number, "at": at, "payload": orjson.Fragment(payload), "tags": tags}
+    return Event(channel, orjson.dumps(fields, option=orjson.OPT_UTC_Z), xid, number)
 
 
 def ephemeral(channel: str, payload: str, at: datetime) -> Event:
@@ -27,7 +38,7 @@ def ephemeral(channel: str, payload: str, at: datetime) -> Event:
     The payload goes through byte for byte where it is JSON, else it becomes a JSON string.
     """
     fields = {"channel": channel, "id": None, "at": at, "payload": orjson.Fragment(as_json(payload)), "tags": ()}
-    return Event(channel, orjson.dumps(fields, option=orjson.OPT_UTC_Z), ephemeral=True)
+    return Event(channel, orjson.dumps(fields, option=orjson.OPT_UTC_Z))
 
 
 def as_json(payload: str) -> bytes:

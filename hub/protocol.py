@@ -13,15 +13,20 @@ import msgspec
 import orjson
 from msgspec import Meta
 
-from hub import channels
+from hub import channels, cursor, patterns
+from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 
 SUBPROTOCOL: Final = "pghub.v1"
 VERSION: Final = 1
 MAX_MESSAGE: Final = 512 * 1024
 """Bytes of one message from the hub; only a single event may be larger."""
+MARGIN: Final = 72 * 1024
+"""Bytes of a message that are kept for what is not events: a cursor may be long while many transactions are open."""
 MAX_NOTIFY: Final = 7999
 """Bytes of a NOTIFY's payload: Postgres's own limit."""
+MAX_PAYLOAD: Final = 768 * 1024
+"""Bytes of a durable event's payload, as Postgres writes it."""
 
 Id = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 
@@ -48,9 +53,9 @@ class Unsubscribe(_Command, frozen=True):
 class Publish(_Command, frozen=True):
     channel: str
     payload: msgspec.Raw
-    tags: list[str] = []
+    tags: Annotated[list[str], Meta(max_length=32)] = []
     durable: bool = True
-    key: str | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
 
 
 class Ping(_Command, frozen=True):
@@ -122,25 +127,22 @@ def check_channels(names: Sequence[str], *, most: int) -> None:
         raise CommandError(Code.BAD_REQUEST, "`channels` is empty; name at least one.")
     if len(names) > most:
         raise CommandError(Code.TOO_MANY, f"`channels` has {len(names)} names; {most} are the most.")
-    for name in names:
-        if channels.is_pattern(name):
-            message = f"{printable(name)!r} is a pattern; this hub has no log to match it with."
-            raise CommandError(Code.UNSUPPORTED, message, channels=(printable(name),))
-    faults = {printable(name): why for name in names if (why := channels.fault(name))}
+    faults = {printable(name): why for name in names if (why := patterns.fault(name))}
     if faults:
         name, why = next(iter(faults.items()))
         raise CommandError(Code.BAD_CHANNEL, f"The channel name {name!r} {why}.", channels=tuple(faults))
 
 
-def check_supported(command: Subscribe) -> None:
-    """Refuses what takes a log to answer."""
-    for field, given in (
-        ("since", command.since is not None),
-        ("last", command.last is not None),
-        ("ephemeral", not command.ephemeral),
-    ):
-        if given:
-            raise CommandError(Code.UNSUPPORTED, f"`{field}` is about durable events, which this hub has none of.")
+def check_replay(command: Subscribe) -> Cursor | None:
+    """The cursor that `command` wants to go on from, if any; raises CommandError where it is none of a hub's."""
+    if command.since is None:
+        return None
+    if command.last is not None:
+        raise CommandError(Code.BAD_REQUEST, "`since` and `last` exclude each other; leave one out.")
+    try:
+        return cursor.parse(command.since)
+    except ValueError as error:
+        raise CommandError(Code.BAD_REQUEST, f"`since`: {error}") from None
 
 
 def printable(name: str) -> str:
@@ -148,19 +150,20 @@ def printable(name: str) -> str:
     return name[:100].encode(errors="replace").decode()
 
 
-def check_ephemeral(command: Publish) -> str:
-    """The text of the NOTIFY that `command` asks for; raises CommandError where NOTIFY cannot carry it."""
-    if command.durable:
-        message = 'This hub has no log for durable events; send "durable":false for a NOTIFY.'
-        raise CommandError(Code.UNSUPPORTED, message)
-    if command.tags or command.key is not None:
+def check_publish(command: Publish) -> str:
+    """The payload that `command` publishes; raises CommandError for what neither NOTIFY nor the log takes."""
+    if why := channels.fault(command.channel):
+        name = printable(command.channel)
+        raise CommandError(Code.BAD_CHANNEL, f"The channel name {name!r} {why}.", channels=(name,))
+    if not command.durable and (command.tags or command.key is not None):
         field = "tags" if command.tags else "key"
         message = f'`{field}` goes with durable events only; leave it out beside "durable":false.'
         raise CommandError(Code.BAD_REQUEST, message)
     payload = bytes(command.payload)
-    if len(payload) > MAX_NOTIFY:
-        message = f"`payload` has {len(payload)} bytes; a NOTIFY carries {MAX_NOTIFY} at the most."
-        raise CommandError(Code.TOO_LARGE, message)
+    most = MAX_PAYLOAD if command.durable else MAX_NOTIFY
+    if len(payload) > most:
+        kind = "an event carries" if command.durable else "a NOTIFY carries"
+        raise CommandError(Code.TOO_LARGE, f"`payload` has {len(payload)} bytes; {kind} {most} at the most.")
     try:
         orjson.loads(payload)
     except orjson.JSONDecodeError as error:
@@ -172,10 +175,11 @@ def welcome(**fields: Any) -> bytes:
     return orjson.dumps({"type": "welcome", "protocol": VERSION, **fields})
 
 
-def subscribed(command_id: int, names: Sequence[str], ephemeral: Sequence[str]) -> bytes:
-    return orjson.dumps(
-        {"type": "subscribed", "id": command_id, "channels": names, "recovered": True, "ephemeral": ephemeral}
-    )
+def subscribed(
+    command_id: int, names: Sequence[str], cursor: str, *, recovered: bool, ephemeral: Sequence[str]
+) -> bytes:
+    fields = {"type": "subscribed", "id": command_id, "channels": names, "cursor": cursor}
+    return orjson.dumps(fields | {"recovered": recovered, "ephemeral": ephemeral})
 
 
 def unsubscribed(command_id: int, names: Sequence[str]) -> bytes:
@@ -190,12 +194,19 @@ def pong(command_id: int) -> bytes:
     return b'{"type":"pong","id":%d}' % command_id
 
 
-def heartbeat() -> bytes:
-    return b'{"type":"cursor"}'
+def heartbeat(cursor: str | None) -> bytes:
+    return b'{"type":"cursor"}' if cursor is None else b'{"type":"cursor","cursor":"%b"}' % cursor.encode()
 
 
-def gap(names: Iterable[str], reason: str, dropped: int | None) -> bytes:
-    return orjson.dumps({"type": "gap", "channels": sorted(names), "reason": reason, "dropped": dropped})
+def gap(
+    names: Iterable[str], reason: str, dropped: int | None, cursor: str | None = None, replay: int | None = None
+) -> bytes:
+    fields: dict[str, Any] = {"type": "gap", "channels": sorted(names), "reason": reason, "dropped": dropped}
+    if replay is not None:
+        fields["for"] = replay
+    if cursor is not None:
+        fields["cursor"] = cursor
+    return orjson.dumps(fields)
 
 
 def error(refusal: CommandError) -> bytes:
@@ -203,23 +214,11 @@ def error(refusal: CommandError) -> bytes:
     return orjson.dumps(fields | ({"channels": refusal.channels} if refusal.channels else {}))
 
 
-def events(encoded: Sequence[bytes]) -> list[bytes]:
-    """The `events` messages that carry these encoded events in order.
+def events(encoded: Sequence[bytes], cursor: str | None = None, replay: int | None = None) -> bytes:
+    """The `events` message that carries these encoded events, in order.
 
-    One message, or more where it would have over MAX_MESSAGE bytes.
+    `cursor` is the position behind them, `replay` the subscribe that asked for them; neither needs escaping.
     """
-    if len(encoded) == 1:
-        return [_events(encoded)]
-    messages: list[bytes] = []
-    start, size = 0, 0
-    for index, item in enumerate(encoded):
-        if size + len(item) > MAX_MESSAGE - 64 and index > start:
-            messages.append(_events(encoded[start:index]))
-            start, size = index, 0
-        size += len(item) + 1
-    messages.append(_events(encoded[start:]))
-    return messages
-
-
-def _events(encoded: Sequence[bytes]) -> bytes:
-    return b'{"type":"events","events":[' + b",".join(encoded) + b"]}"
+    head = b'{"type":"events","events":[' if replay is None else b'{"type":"events","for":%d,"events":[' % replay
+    tail = b"]}" if cursor is None else b'],"cursor":"%b"}' % cursor.encode()
+    return head + b",".join(encoded) + tail

@@ -18,18 +18,23 @@ from hub import assets, demo, event, loop, stats
 from hub.errors import SetupError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.postgres import retention
 from hub.postgres.connect import Target, connect, connect_listening, pool
 from hub.postgres.embedded import Embedded
 from hub.postgres.listener import Listener
 from hub.postgres.listening import Notification
+from hub.postgres.log import Log
 from hub.postgres.migrate import migrate
 from hub.postgres.publisher import Publisher
+from hub.postgres.tail import BELL, PLAN, SESSION, Tail
 from hub.settings import Database, Settings
 from hub.web.access import Access
 from hub.web.app import Web
 from hub.web.ports import Limits, Ports
 
 _GOODBYE: Final = 1.0  # seconds that clients get to leave in
+_READERS: Final = 4  # connections that replays share
+_FIRST_READ: Final = 30.0  # seconds that the first look at the log may take
 
 log = structlog.get_logger()
 
@@ -96,13 +101,21 @@ async def hub(
     await _prepare(direct)
     async with contextlib.AsyncExitStack() as stack:
         opened = await stack.enter_async_context(pool(pooled, min_size=settings.pool_min, max_size=settings.pool_max))
-        fanout = Fanout(max_buffer=settings.max_buffer)
-        pulse = Pulse(heartbeat=settings.heartbeat, stall_timeout=settings.stall_timeout)
-        listener = _listener(direct, fanout)
+        readers = await stack.enter_async_context(
+            pool(direct, min_size=0, max_size=_READERS, purpose="replay", settings=PLAN)
+        )
+        # The parts know one another through plain calls, so who is made first is told of the others by name.
+        history = Log(readers, fresh=lambda: tail.fresh())
+        fanout = Fanout(history, max_buffer=settings.max_buffer)
+        pulse = Pulse(fanout.heartbeat, heartbeat=settings.heartbeat, stall_timeout=settings.stall_timeout)
+        listener = _listener(direct, fanout, lambda: tail.wake())
+        tail = _tail(direct, fanout, listener)
         publisher = Publisher(opened)
-        tasks = [_task(listener.run()), _task(publisher.run()), _task(pulse.run())]
+        keep = retention.run(opened, age=settings.retention_age, count=settings.retention_count or None)
+        tasks = [_task(work) for work in (listener.run(), tail.run(), publisher.run(), pulse.run(), keep)]
         stack.push_async_callback(_cancel, tasks)
         await listener.prove(publisher.prove)
+        await _started(tail)
         tasks.append(_task(stats.run(fanout, listener)))
         if with_demo:
             tasks.append(_task(demo.run(lambda: connect(direct, purpose="demo"), assets.folder("sql"))))
@@ -111,7 +124,7 @@ async def hub(
             pulse=pulse,
             listener=listener,
             publisher=publisher,
-            ready=lambda: [] if listener.connected else ["The listening connection to Postgres is down."],
+            ready=lambda: _reasons(listener, tail),
             limits=_limits(settings),
             heartbeat=settings.heartbeat,
         )
@@ -145,16 +158,50 @@ async def _prepare(direct: Target) -> None:
         await connection.close()
 
 
-def _listener(direct: Target, fanout: Fanout) -> Listener:
+def _listener(direct: Target, fanout: Fanout, wake: Callable[[], None]) -> Listener:
     def on_batch(batch: Sequence[Notification]) -> None:
         now = datetime.now(UTC)
-        fanout.sink([event.ephemeral(name, payload, now) for name, payload in batch])
+        events = [event.ephemeral(name, payload, now) for name, payload in batch if name != BELL]
+        if events:
+            fanout.sink(events)
+        if len(events) < len(batch):
+            wake()
 
-    return Listener(
+    listener = Listener(
         lambda: connect_listening(direct),
         on_batch=on_batch,
         on_gap=lambda names: fanout.gap(names, "listener"),
+        on_lost=wake,
     )
+    listener.hold(BELL)
+    return listener
+
+
+def _tail(direct: Target, fanout: Fanout, listener: Listener) -> Tail:
+    return Tail(
+        lambda: connect(direct, purpose="tail", settings=SESSION),
+        sink=fanout,
+        hears=lambda: listener.connected and BELL in listener.channels,
+    )
+
+
+async def _started(tail: Tail) -> None:
+    try:
+        async with asyncio.timeout(_FIRST_READ):
+            await tail.started()
+    except TimeoutError:
+        raise SetupError(
+            f"The hub cannot read its log: {tail.trouble.rstrip('.')}. Its role needs SELECT on the tables of the "
+            "schema hub; `pghub doctor` may know more."
+        ) from None
+
+
+def _reasons(listener: Listener, tail: Tail) -> list[str]:
+    """What keeps the hub from serving."""
+    return [
+        *([] if listener.connected else ["The listening connection to Postgres is down."]),
+        *([] if tail.connected else ["The log cannot be read."]),
+    ]
 
 
 def _limits(settings: Settings) -> Limits:

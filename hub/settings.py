@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from cyclopts import Parameter, validators
 from hub.errors import SetupError
 from hub.loop import Name as Loop
 
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _positive = validators.Number(gt=0)
 
 
@@ -37,7 +40,7 @@ class Database:
     ] = None
     direct_url: Annotated[
         str | None,
-        Parameter(help="The same database without PgBouncer between, for the listening connection."),
+        Parameter(help="The same database without PgBouncer between, for what PgBouncer cannot carry."),
     ] = None
     pgbouncer: Annotated[
         bool, Parameter(help="The database URL leads through PgBouncer: no prepared statements.", negative="")
@@ -93,6 +96,11 @@ class Settings(Database):
         int, Parameter(help="The port; 0 takes a free one.", validator=validators.Number(gte=0, lte=65535))
     ] = 8080
     origins: Annotated[str, Parameter(help="Origins of web pages that may use this hub, separated by commas.")] = ""
+    retention: Annotated[str, Parameter(help="How long durable events are kept: 90s, 15m, 36h, 7d, or forever.")] = "7d"
+    retention_count: Annotated[
+        int,
+        Parameter(help="How many durable events are kept; 0 for any number.", validator=validators.Number(gte=0)),
+    ] = 10_000_000
     pool_min: Annotated[
         int, Parameter(help="Connections of the pool that are kept open.", validator=validators.Number(gte=0))
     ] = 1
@@ -111,6 +119,19 @@ class Settings(Database):
         float,
         Parameter(help="Seconds after which a client that reads nothing is cut off.", validator=_positive),
     ] = 120.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.retention_age  # says at the start what is wrong with it
+
+    @property
+    def retention_age(self) -> timedelta | None:
+        """The age after which events go; None where they stay."""
+        if self.retention == "forever":
+            return None
+        if (found := re.fullmatch(r"([1-9]\d{0,8})([smhd])", self.retention)) is None:
+            raise SetupError(f"HUB_RETENTION is {self.retention!r}. Write it as 90s, 15m, 36h or 7d, or as forever.")
+        return int(found[1]) * timedelta(**{_UNITS[found[2]]: 1})
 
     @property
     def origin_list(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,12 @@ class Snapshot:
         xip = self.xip[: bisect_left(self.xip, xmax)]
         return Snapshot(xip[0] if xip else xmax, xmax, xip)
 
+    def lifted(self, horizon: int) -> Snapshot:
+        """This snapshot when nothing below `horizon` is left to be seen."""
+        xmax = max(self.xmax, horizon)
+        xip = self.xip[bisect_left(self.xip, horizon) :]
+        return Snapshot(xip[0] if xip else xmax, xmax, xip)
+
     def __str__(self) -> str:
         """The text that Postgres writes and reads."""
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.xip))}"
@@ -65,3 +72,7 @@ def parse(text: str) -> Snapshot:
     """The snapshot in Postgres's text. Raises ValueError for anything else."""
     xmin, xmax, xip = text.split(":")
     return Snapshot(int(xmin), int(xmax), tuple(map(int, xip.split(","))) if xip else ())
+
+
+NOTHING: Final = Snapshot(1, 1)
+"""Sees nothing: no transaction has a lower number than 1."""

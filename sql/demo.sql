@@ -16,10 +16,10 @@ COMMENT ON TABLE demo.orders IS 'Orders of the demo shop; the oldest go when the
 
 CREATE OR REPLACE FUNCTION demo.tell() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
-    PERFORM pg_notify('orders', json_build_object('op', lower(tg_op), 'order', to_json(new))::text);
+    PERFORM hub.publish('orders', jsonb_build_object('op', lower(tg_op), 'order', to_jsonb(new)));
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION demo.tell() IS 'Tells a new or changed order on the channel orders.';
+COMMENT ON FUNCTION demo.tell() IS 'Publishes a new or changed order on the channel orders.';
 
 CREATE OR REPLACE TRIGGER tell AFTER INSERT OR UPDATE ON demo.orders FOR EACH ROW EXECUTE FUNCTION demo.tell();
-COMMENT ON TRIGGER tell ON demo.orders IS 'A rolled-back transaction tells nothing.';
+COMMENT ON TRIGGER tell ON demo.orders IS 'A rolled-back transaction publishes nothing.';

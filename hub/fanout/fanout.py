@@ -1,143 +1,147 @@
 """The fan-out: batches of events in, one write a subscriber and sweep out.
 
 From `sink` to the socket buffer nothing awaits: a batch is either written to a session or still owed
-to it, and whoever changes a session's set finds it in one of these two states.
+to it, and whoever changes a session's selection finds it in one of these two states.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from hub import protocol
+from hub.cursor import Cursor
+from hub.errors import Code, CommandError
 from hub.event import Event
-from hub.fanout.groups import Gap, Group, Groups, pack
-from hub.fanout.sessions import NOWHERE, Outlet, Session
+from hub.fanout import frames
+from hub.fanout.batches import Batch, Gap, gap
+from hub.fanout.drains import Drains
+from hub.fanout.groups import Groups
+from hub.fanout.replays import Log, Replays
+from hub.fanout.ring import Ring
+from hub.fanout.sessions import NOWHERE, Join, Outlet, Replay, Session
+from hub.fanout.sweep import Sweep
+from hub.selection import EMPTY, Selection
+from hub.snapshot import NOTHING
+
+_JOINS: Final = 16  # subscribes under way of one session
+_BEGINNING: Final = Cursor(0, NOTHING)
 
 
 @dataclass(slots=True)
 class Channel:
-    """A channel that somebody is subscribed to: how many are, and how many events it had meanwhile."""
+    """A channel or pattern that somebody is subscribed to.
+
+    `events` and, of these, `ephemeral` ones came since it has subscribers; a pattern's are not counted.
+    """
 
     subscribers: int = 0
     events: int = 0
+    ephemeral: int = 0
 
 
 class Fanout:
     """Writes each event once to each session that is subscribed to its channel, in order of arrival.
 
     `max_buffer` is how many bytes may wait in a session's socket buffer before it is left behind,
-    `max_pending` how many may wait for a group's next sweep, `chunk` after how many sessions a sweep lets the
-    loop do something else.
+    `max_pending` how many may wait for a group's next sweep, `max_ring` how many of the log are kept for those
+    who come back, `chunk` after how many sessions a sweep lets the loop do something else.
     """
 
-    def __init__(self, *, max_buffer: int, max_pending: int = 8 << 20, chunk: int = 256) -> None:
-        self._max_buffer = max_buffer
-        self._max_pending = max_pending
-        self._chunk = chunk
+    def __init__(
+        self, log: Log, *, max_buffer: int, max_pending: int = 8 << 20, max_ring: int = 32 << 20, chunk: int = 256
+    ) -> None:
         self._groups = Groups()
-        self._dirty: dict[Group, None] = {}  # groups with something pending, the longest waiting first
-        self._sweeping: tuple[Group, bytes, Iterator[Session]] | None = None
-        self._scheduled = False
-        self._watch: asyncio.TimerHandle | None = None  # armed while anybody is behind or waits to read on
-        self._behind: dict[Session, None] = {}
-        self._waiting: dict[Session, asyncio.Future[None]] = {}
+        self._sweep = Sweep(max_buffer=max_buffer, max_pending=max_pending, chunk=chunk, on_full=self._fall_behind)
+        self._replays = Replays(self, log)
+        self.drains = Drains(max_buffer, self._replays.advance)
+        self._beat = _BEGINNING, b""
+        self._batch = Batch(0, _BEGINNING, _BEGINNING)  # the last one
+        self.position = _BEGINNING  # of the log, behind the last batch
+        self.ring = Ring(max_ring, _BEGINNING)
         self.sessions: dict[Session, None] = {}
         self.channels: dict[str, Channel] = {}
-        self.number = 0  # of the last batch
         self.events_in = 0
-        self.deliveries = 0
 
     def __repr__(self) -> str:
-        return f"<Fanout sessions={len(self.sessions)} groups={len(self._groups)} behind={len(self._behind)}>"
+        behind = sum(session.behind is not None for session in self.sessions)
+        return f"<Fanout sessions={len(self.sessions)} groups={len(self._groups)} behind={behind}>"
+
+    @property
+    def deliveries(self) -> int:
+        """Events written to sessions, each counted for each."""
+        return self._sweep.deliveries + self._replays.deliveries
 
     # What comes in
 
-    def sink(self, events: Sequence[Event]) -> None:
-        """Take a batch. Writing begins at once, unless a sweep is under way: then it joins the next one."""
-        self.number += 1
+    def start(self, floor: Cursor, events: Sequence[Event], position: Cursor) -> None:
+        """Begin at `position` of the log, whose newest `events` are those that `floor` does not see."""
+        self.position = floor
+        self.ring.reset(floor)
+        batch = self._next_batch(position)
+        self.ring.append(batch, events)
+        self._sweep.begin(batch)
+
+    def sink(self, events: Sequence[Event], position: Cursor | None = None) -> None:
+        """Take a batch. Writing begins at once, unless a sweep is under way: then it joins the next one.
+
+        With a `position` it is from the log, which is seen up to there now; else it came by NOTIFY.
+        """
+        batch = self._next_batch(position or self.position)
+        ephemeral = position is None
+        if not ephemeral:
+            self.ring.append(batch, events)
         self.events_in += len(events)
         for event in events:
             if channel := self.channels.get(event.channel):
                 channel.events += 1
-                for group in self._groups.matching(event.channel):
-                    self._pend(group, event)
-        if not self._scheduled:
-            self._turn()
+                channel.ephemeral += ephemeral
+            for group in self._groups.matching(event.channel, ephemeral=ephemeral):
+                self._sweep.pend(group, batch, event)
+        self._sweep.begin(batch)
 
     def gap(self, channels: Iterable[str], reason: str) -> None:
-        """Announce to everyone concerned that events of these channels were lost, nobody knows how many."""
+        """Announce to everyone concerned that NOTIFYs of these channels were lost, nobody knows how many."""
         lost = frozenset(channels)
-        self.number += 1
-        groups = {group: None for name in lost for group in self._groups.matching(name)}
+        batch = self._next_batch(self.position)
+        groups = {group: None for name in lost for group in self._groups.matching(name, ephemeral=True)}
         for group in groups:
-            self._pend(group, Gap(lost & group.names, reason, None))
-        for session in self._behind:
-            session.unknown |= lost & session.names
-        self._schedule()
+            self._sweep.pend(group, batch, Gap(lost & group.selection.ephemeral, reason))
+        for session in self.sessions:
+            if session.behind:
+                session.unknown |= lost & session.selection.ephemeral
+        self._sweep.schedule(batch)
 
-    def _pend(self, group: Group, item: Event | Gap) -> None:
-        group.add(self.number, item, self._max_pending)
-        self._dirty[group] = None
+    def jump(self, channels: Iterable[str], position: Cursor) -> None:
+        """Go on at `position` without the events before it, which are in the log and too many for a batch.
 
-    # The sweep
-
-    def _schedule(self) -> None:
-        if (self._sweeping or self._dirty) and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
-
-    def _turn(self) -> None:
-        self._scheduled = False
-        budget = self._chunk
-        try:
-            while budget > 0 and (self._sweeping or self._dirty):
-                budget -= self._sweep(budget)
-        finally:
-            self._schedule()
-
-    def _sweep(self, budget: int) -> int:
-        """Write to at most `budget` members of the group whose turn it is; returns the cost."""
-        group, data, members = self._sweeping or self._next()
-        upto, first = group.in_sweep[-1][0], group.in_sweep[0][0]
-        weight = len(group.in_sweep)
-        cost = 1
-        for session in members:
-            if session.group is group and session.after < upto:
-                if session.after >= first:  # it joined between two of these batches
-                    self._settle(session)
-                elif session.outlet.get_write_buffer_size() > self._max_buffer:
-                    self._fall_behind(session)
-                else:
-                    session.write(data)
-                    session.after = upto
-                    self.deliveries += weight
-            cost += 1
-            if cost > budget:
-                self._sweeping = group, data, members
-                return cost
-        self._sweeping = None
-        group.in_sweep = []
-        return cost
-
-    def _next(self) -> tuple[Group, bytes, Iterator[Session]]:
-        group = next(iter(self._dirty))
-        del self._dirty[group]
-        return group, group.take(self.number), iter(tuple(group.members))
-
-    def _settle(self, session: Session) -> None:
-        """Write what the session's group still owes it, or let it fall behind where there is no room."""
-        group = session.group
-        if group is None:
-            return
-        if owed := group.owed(session):
-            if session.unsent > self._max_buffer:
+        Those who want some of them, which are of these `channels`, read them from the log, each at its own pace.
+        """
+        groups = {group: None for name in channels for group in self._groups.matching(name, ephemeral=False)}
+        for session in [session for group in groups for session in group.members]:
+            self._sweep.settle(session)
+            if session.behind is None:
                 self._fall_behind(session)
-                return
-            session.write(pack(owed))
-            self.deliveries += len(owed)
-        session.after = self.number
+        self._sweep.schedule(self._next_batch(position))
+        self.ring.reset(position)
+
+    def reset(self, position: Cursor) -> None:
+        """Announce that the log is another one, and that what it had lost is lost; it goes on at `position`."""
+        batch = self._next_batch(position)
+        self.ring.reset(position)
+        for group in self._groups:
+            self._sweep.pend(group, batch, Gap(group.selection.names, "reset", cursor=position))
+        self._sweep.schedule(batch)
+
+    async def room(self) -> None:
+        """Return once there is room for durable events, of which none may be dropped."""
+        await self._sweep.room()
+
+    def _next_batch(self, position: Cursor) -> Batch:
+        self._batch = Batch(self._batch.number + 1, self.position, position)
+        self.position = position
+        return self._batch
 
     # Sessions
 
@@ -148,53 +152,87 @@ class Fanout:
 
     def close(self, session: Session) -> None:
         """Forget `session`: nothing is written to it from here on. May be called twice."""
-        if self.sessions.pop(session, self) is self:
+        if session not in self.sessions:
             return
-        session.outlet = NOWHERE
+        del self.sessions[session]
         self._groups.leave(session)
-        self._behind.pop(session, None)
-        if waiter := self._waiting.pop(session, None):
-            waiter.cancel()
-        for name in session.names:
+        for name in session.selection.names:
             self._uncount(name)
-        session.names = frozenset()
+        self._replays.stop(session)
+        session.selection, session.behind, session.joins = EMPTY, None, ()
+        session.outlet = NOWHERE
+        self.drains.forget(session)
 
-    def subscribe(self, session: Session, names: Iterable[str], reply: bytes) -> None:
-        """Make `session` live on `names` too, and write `reply` in the same step.
+    def subscribe(self, session: Session, join: Join) -> None:
+        """Add `join` to what `session` gets, and then write `subscribed`.
 
-        All that its old set had for it is written before `reply`, all that its new set brings after it. Nothing
-        happens to a session that was closed meanwhile.
+        That is done before this returns, unless something has to be replayed before. Raises CommandError
+        (`too_many`).
         """
         if session not in self.sessions:
             return
-        added = frozenset(names) - session.names
-        for name in added:
+        if join.position is None and join.last is None:
+            join.position = self.position
+            if self.merge(session, join):
+                return
+        if len(session.joins) >= _JOINS:
+            raise CommandError(Code.TOO_MANY, f"{_JOINS} subscribes are under way; wait for one to end.")
+        session.joins = (*session.joins, join)
+        self._replays.advance(session)
+
+    def merge(self, session: Session, join: Join) -> bool:
+        """Make `join` live and write its `subscribed`, in one step; False for a session that is behind."""
+        self._sweep.settle(session)
+        if session.behind is not None:
+            return False
+        for name in join.selection.names - session.selection.names:
             self.channels.setdefault(name, Channel()).subscribers += 1
-        self._change(session, session.names | added)
-        if session.counted is not None:
-            session.counted.update((name, self.channels[name].events) for name in added)
-        session.send(reply)
+        self._change(session, session.selection.merged(join.selection))
+        wanted = join.selection.listened
+        listened = [name for name in join.names if name in wanted]
+        cursor = str(self.position)
+        session.send(protocol.subscribed(join.id, join.names, cursor, recovered=join.lossless, ephemeral=listened))
+        return True
 
     def unsubscribe(self, session: Session, names: Iterable[str], reply: bytes) -> None:
-        """The opposite: nothing of `names` follows `reply`."""
-        removed = session.names.intersection(names)
-        self._change(session, session.names - removed)
+        """The opposite: nothing of `names` follows `reply`. A join that has one of them is given up."""
+        gone = frozenset(names)
+        self._cancel(session, gone)
+        removed = session.selection.names & gone
+        self._sweep.settle(session)
+        self._change(session, session.selection.without(removed))
         for name in removed:
             self._uncount(name)
-            if session.counted is not None:
-                session.counted.pop(name, None)
-                session.unknown.discard(name)
         session.send(reply)
+        self._replays.advance(session)
 
-    def _change(self, session: Session, names: frozenset[str]) -> None:
-        if names == session.names:
+    def _cancel(self, session: Session, names: frozenset[str]) -> None:
+        cancelled = [join for join in session.joins if names & join.selection.names]
+        if not cancelled:
             return
-        self._settle(session)
+        self._replays.stop(session)
+        session.joins = tuple(join for join in session.joins if join not in cancelled)
+        for join in cancelled:
+            concerned = tuple(sorted(names & join.selection.names))
+            refusal = CommandError(Code.CANCELLED, "The subscribe was cancelled by an unsubscribe.", channels=concerned)
+            refusal.command_id = join.id
+            session.send(protocol.error(refusal))
+
+    def _change(self, session: Session, selection: Selection) -> None:
+        """Give a session another selection; what its group owed it has been written."""
+        if selection == session.selection:
+            return
         self._groups.leave(session)
-        session.names = names
-        session.after = self.number
-        if not session.behind:
+        session.selection = selection
+        if session.behind is None:
+            session.after = self._batch.number
             self._groups.join(session)
+            return
+        self._replays.stop(session)  # what is being read is for the selection of before
+        session.behind.selection = selection
+        counted = session.counted or {}
+        session.counted = {name: counted[name] for name in selection.ephemeral}
+        session.unknown &= selection.ephemeral
 
     def _uncount(self, name: str) -> None:
         channel = self.channels[name]
@@ -205,55 +243,51 @@ class Fanout:
     # Those who read too slowly
 
     def _fall_behind(self, session: Session) -> None:
-        """Stop writing to a session whose buffer is full; count what it misses from what it is owed on."""
+        """Stop writing to a session whose buffer is full: from what it is owed on, it will be read to from the log.
+
+        The log has no NOTIFYs, so these are counted.
+        """
         group = session.group
         assert group is not None
-        counted = {name: self.channels[name].events for name in session.names}
-        for item in group.owed(session):
+        owed = group.owed(session)
+        session.counted = {name: self.channels[name].ephemeral for name in session.selection.ephemeral}
+        session.unknown = frozenset()
+        for _, item in owed:
             if isinstance(item, Event):
-                counted[item.channel] -= 1
-            else:
+                if item.ephemeral:
+                    session.counted[item.channel] -= 1
+            elif item.cursor is None:
                 session.unknown |= item.channels
-        session.counted = counted
+        session.behind = Replay(session.selection, owed[0][0].before if owed else self.position)
         self._groups.leave(session)
-        self._behind[session] = None
-        self._arm()
+        self.drains.hold(session)
 
-    def _catch_up(self, session: Session) -> None:
-        """Make a session live again, with a gap that says what it missed."""
+    def catch_up(self, session: Session) -> None:
+        """Make a session that is behind live, with a gap for the NOTIFYs that it missed."""
         counted, session.counted = session.counted or {}, None
-        missed = {name: self.channels[name].events - before for name, before in counted.items()}
-        lost = {name for name, count in missed.items() if count} | session.unknown
+        missed = {name: self.channels[name].ephemeral - before for name, before in counted.items()}
+        lost = session.unknown.union(name for name, count in missed.items() if count)
         if lost:
-            dropped = None if session.unknown else sum(missed.values())
-            session.send(protocol.gap(lost, "overflow", dropped))
-        session.unknown = set()
-        session.after = self.number
+            session.send(gap(Gap(lost, "overflow", None if session.unknown else sum(missed.values()))))
+        session.unknown, session.behind = frozenset(), None
+        session.after = self._batch.number
         self._groups.join(session)
 
-    async def writable(self, session: Session) -> None:
-        """Return once the session's buffer has room: who does not read is not read from either."""
-        if session.unsent <= self._max_buffer or session not in self.sessions:
-            return
-        waiter = self._waiting[session] = asyncio.get_running_loop().create_future()
-        self._arm()
-        await waiter
+    def has_room(self, session: Session) -> bool:
+        """Whether the session's buffer has drained. If not, its replay goes on when it has."""
+        return self.drains.has_room(session)
 
-    def _arm(self) -> None:
-        if self._watch is None and (self._behind or self._waiting):
-            self._watch = asyncio.get_running_loop().call_later(0.05, self.look)
+    # Signs of life
 
-    def look(self) -> None:
-        """Let those whose buffer has drained go on. One timer calls this, for all who wait."""
-        self._watch = None
-        ready = self._drained(self._behind)
-        for session in ready:
-            del self._behind[session]
-            self._catch_up(session)
-        for session in self._drained(self._waiting):
-            if not (waiter := self._waiting.pop(session)).done():
-                waiter.set_result(None)
-        self._arm()
+    def heartbeat(self, session: Session) -> bytes:
+        """A frame for a session that has heard nothing for a while: the cursor it has reached, if that is another."""
+        owed = session.group.owed(session) if session.group else True
+        if owed or session.told is self.position:
+            return _HEARTBEAT
+        session.told = self.position
+        if self._beat[0] is not self.position:
+            self._beat = self.position, frames.text(protocol.heartbeat(str(self.position)))
+        return self._beat[1]
 
-    def _drained(self, sessions: Iterable[Session]) -> list[Session]:
-        return [session for session in sessions if session.unsent <= self._max_buffer // 4]
+
+_HEARTBEAT: Final = frames.text(protocol.heartbeat(None))

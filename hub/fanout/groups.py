@@ -1,111 +1,111 @@
-"""Groups: all sessions with the same set of names get the same bytes, so these are made once."""
+"""Groups: all sessions with the same selection get the same bytes, so these are made once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from hub import protocol
 from hub.event import Event
-from hub.fanout import frames
+from hub.fanout.batches import Batch, Gap, Item, pack
 from hub.fanout.sessions import Session
+from hub.patterns import Matcher, is_pattern
+from hub.selection import Selection
 
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Word of a loss, in its place among the events. `dropped` is None where nobody counted."""
-
-    channels: frozenset[str]
-    reason: str
-    dropped: int | None
-
-
-Item = tuple[int, Event | Gap]
-"""What a group has to write, and the number of the batch that brought it."""
+_REMEMBERED: Final = 10_000  # channels whose patterns are known without a search
 
 
 class Group:
-    """Sessions with one set of names, and what they are still owed.
+    """Sessions with one selection, and what they are still owed.
 
     `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches.
     """
 
-    __slots__ = ("in_sweep", "lost", "members", "names", "pending", "pending_bytes")
+    __slots__ = ("in_sweep", "lost", "members", "pending", "pending_bytes", "selection")
 
-    def __init__(self, names: frozenset[str]) -> None:
-        self.names = names
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
         self.members: dict[Session, None] = {}
         self.pending: list[Item] = []
         self.pending_bytes = 0
         self.in_sweep: list[Item] = []
         self.lost: dict[str, int] = {}  # ephemeral events dropped since pending was full, by channel
 
-    def add(self, number: int, item: Event | Gap, room: int) -> None:
-        """Append what batch `number` brought. Over `room` pending bytes an event is dropped and counted."""
+    def add(self, batch: Batch, item: Event | Gap, room: int) -> None:
+        """Append what `batch` brought. Over `room` pending bytes an ephemeral event is dropped and counted."""
         if isinstance(item, Event):
-            if self.pending_bytes + len(item.json) > room and self.pending:
+            if not item.id and self.pending_bytes + len(item.json) > room and self.pending:
                 self.lost[item.channel] = self.lost.get(item.channel, 0) + 1
                 return
             self.pending_bytes += len(item.json)
-        self.pending.append((number, item))
+        self.pending.append((batch, item))
 
     def take(self, number: int) -> bytes:
-        """Move what is pending into the sweep and return its frames, made once for all members."""
+        """Move what is pending, up to batch `number`, into the sweep and return its frames, made once for all."""
         if self.lost:
             gap = Gap(frozenset(self.lost), "overflow", sum(self.lost.values()))
-            self.pending.append((number, gap))
+            last = self.pending[-1][0]
+            self.pending.append((last._replace(number=number), gap))
             self.lost = {}
         self.in_sweep, self.pending, self.pending_bytes = self.pending, [], 0
-        return pack([item for _, item in self.in_sweep])
+        return pack(self.in_sweep)
 
-    def owed(self, session: Session) -> list[Event | Gap]:
+    def owed(self, session: Session) -> list[Item]:
         """What this group has for `session` and has not written to it."""
+        if not self.pending and not self.in_sweep:
+            return []
         after = session.after
-        return [item for items in (self.in_sweep, self.pending) for number, item in items if number > after]
-
-
-def pack(items: Iterable[Event | Gap]) -> bytes:
-    """The frames for `items`: neighbouring events share a message, a gap is one of its own."""
-    messages: list[bytes] = []
-    run: list[bytes] = []
-    for item in items:
-        if isinstance(item, Event):
-            run.append(item.json)
-            continue
-        if run:
-            messages += protocol.events(run)
-            run = []
-        messages.append(protocol.gap(item.channels, item.reason, item.dropped))
-    if run:
-        messages += protocol.events(run)
-    return b"".join([frames.text(message) for message in messages])
+        return [item for items in (self.in_sweep, self.pending) for item in items if item[0].number > after]
 
 
 class Groups:
-    """All groups, found by their set of names or by a channel that one of them has."""
+    """All groups, found by their selection, or by a channel that one of them wants."""
 
     def __init__(self) -> None:
-        self._by_names: dict[frozenset[str], Group] = {}
-        self._by_channel: dict[str, dict[Group, None]] = {}
+        self._by_selection: dict[Selection, Group] = {}
+        self._by_name: dict[str, dict[Group, None]] = {}  # names and patterns
+        self._patterns = Matcher()
+        self._found: dict[str, list[str]] = {}  # channel: the patterns that mean it
 
     def __len__(self) -> int:
-        return len(self._by_names)
+        return len(self._by_selection)
 
-    def matching(self, channel: str) -> Iterable[Group]:
-        """The groups whose members want events of `channel`."""
-        return self._by_channel.get(channel, ())
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._by_selection.values())
+
+    def matching(self, channel: str, *, ephemeral: bool) -> Iterable[Group]:
+        """The groups whose members want such events of `channel`, each once."""
+        named = self._by_name.get(channel, ())
+        if ephemeral:
+            return [group for group in named if channel not in group.selection.durable_only]
+        patterns = self._matching_patterns(channel)
+        if not patterns:
+            return named
+        groups = dict.fromkeys(named)
+        for pattern in patterns:
+            groups |= self._by_name[pattern]
+        return groups
+
+    def _matching_patterns(self, channel: str) -> list[str]:
+        found = self._found.get(channel)
+        if found is None:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            found = self._found[channel] = self._patterns.find(channel)
+        return found
 
     def join(self, session: Session) -> None:
-        """Put `session` into the group of its names; without names it needs none."""
-        if not session.names:
+        """Put `session` into the group of its selection; with an empty one it needs none."""
+        selection = session.selection
+        if not selection.names:
             return
-        group = self._by_names.get(session.names)
+        group = self._by_selection.get(selection)
         if group is None:
-            group = self._by_names[session.names] = Group(session.names)
-            for name in session.names:
-                self._by_channel.setdefault(name, {})[group] = None
+            group = self._by_selection[selection] = Group(selection)
+            for name in selection.names:
+                self._learn(name, group)
         group.members[session] = None
         session.group = group
+        session.selection = group.selection  # one value for all of them
 
     def leave(self, session: Session) -> None:
         """Take `session` out of its group, and forget a group that nobody is in."""
@@ -114,12 +114,23 @@ class Groups:
             return
         group.members.pop(session, None)
         if not group.members:
-            del self._by_names[group.names]
-            for name in group.names:
+            del self._by_selection[group.selection]
+            for name in group.selection.names:
                 self._forget(name, group)
 
+    def _learn(self, name: str, group: Group) -> None:
+        groups = self._by_name.setdefault(name, {})
+        if not groups and is_pattern(name):
+            self._patterns.add(name)
+            self._found.clear()
+        groups[group] = None
+
     def _forget(self, name: str, group: Group) -> None:
-        groups = self._by_channel[name]
+        groups = self._by_name[name]
         del groups[group]
-        if not groups:
-            del self._by_channel[name]
+        if groups:
+            return
+        del self._by_name[name]
+        if is_pattern(name):
+            self._patterns.remove(name)
+            self._found.clear()

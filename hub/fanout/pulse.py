@@ -8,9 +8,9 @@ then only a buffer that stays as full as it was counts against it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from hub import protocol
 from hub.errors import STALLED
 from hub.fanout import frames
 from hub.fanout.sessions import Session
@@ -31,14 +31,14 @@ class Beat:
 
 
 class Pulse:
-    """Visits sessions; `heartbeat` and `stall_timeout` are seconds."""
+    """Visits sessions; `heartbeat` and `stall_timeout` are seconds. `sign` makes the frame that says the hub lives."""
 
-    def __init__(self, *, heartbeat: float, stall_timeout: float) -> None:
+    def __init__(self, sign: Callable[[Session], bytes], *, heartbeat: float, stall_timeout: float) -> None:
+        self._sign = sign
         self._interval = heartbeat / 2 / _SLOTS
         self._stall_timeout = stall_timeout
         self._slots: list[dict[Session, None]] = [{} for _ in range(_SLOTS)]
         self._next = 0
-        self._heartbeat = frames.text(protocol.heartbeat())
 
     def watch(self, session: Session) -> None:
         """Begin to visit `session`, where the fewest are."""
@@ -81,4 +81,4 @@ class Pulse:
             return
         quiet = session.after == beat.after
         beat.after = session.after
-        session.write(frames.PING + self._heartbeat if quiet else frames.PING)
+        session.write(frames.PING + self._sign(session) if quiet else frames.PING)

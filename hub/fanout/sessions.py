@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from hub.cursor import Cursor
 from hub.fanout import frames
+from hub.selection import EMPTY, Selection
 
 if TYPE_CHECKING:
     from hub.fanout.groups import Group
@@ -34,31 +38,86 @@ class Nowhere:
 NOWHERE: Final = Nowhere()
 
 
+class Replay:
+    """Something that a session has to get from the log before it is live.
+
+    `position` is how far it got; None while `last`, the number of newest events to begin with, is to be looked up.
+    """
+
+    __slots__ = ("awaited", "last", "lossless", "position", "selection", "unannounced")
+
+    def __init__(self, selection: Selection, position: Cursor | None, last: int | None = None) -> None:
+        self.selection = selection
+        self.position = position
+        self.last = last
+        self.lossless = True
+        self.awaited = False  # the tail was asked to look, since the position lies ahead of it
+        self.unannounced = last is not None  # where the log begins is no loss here: nobody asked for all of it
+
+    @property
+    def asked_by(self) -> int | None:
+        """The id of the subscribe that asked for it, if one did."""
+        return None
+
+
+class Join(Replay):
+    """A subscribe under way: command `id`, with its names in the order in which they came."""
+
+    __slots__ = ("id", "names")
+
+    def __init__(
+        self,
+        command_id: int,
+        names: Sequence[str],
+        selection: Selection,
+        position: Cursor | None = None,
+        last: int | None = None,
+    ) -> None:
+        super().__init__(selection, position, last)
+        self.id = command_id
+        self.names = names
+
+    @property
+    def asked_by(self) -> int | None:
+        return self.id
+
+
 class Session:
     """One connection as the fan-out sees it.
 
-    Live, it is in the group of its names. Behind, since its buffer is full, it is in none, and `counted`
-    remembers for each name how many events there had been when it was last written to.
+    Live, it is in the group of its selection. Behind, since its buffer was full, it is in none, and has a replay.
     """
 
-    __slots__ = ("after", "counted", "group", "names", "outlet", "pulse", "unknown")
+    __slots__ = (
+        "after",
+        "behind",
+        "counted",
+        "group",
+        "joins",
+        "outlet",
+        "pulse",
+        "reading",
+        "selection",
+        "told",
+        "unknown",
+    )
 
     def __init__(self, outlet: Outlet) -> None:
         self.outlet: Outlet = outlet
-        self.names: frozenset[str] = frozenset()
+        self.selection: Selection = EMPTY
         self.group: Group | None = None
         self.after = 0  # number of the last batch that it has been written, or had nothing to get from
-        self.counted: dict[str, int] | None = None  # not None: behind
-        self.unknown: set[str] = set()  # behind: names that lost events nobody counted
+        self.behind: Replay | None = None
+        self.counted: dict[str, int] | None = None  # behind: NOTIFYs of each channel, when it was last written to
+        self.unknown: frozenset[str] = frozenset()  # behind: channels that lost NOTIFYs nobody counted
+        self.joins: Sequence[Join] = ()  # in the order in which they came
+        self.reading: asyncio.Task[Any] | None = None  # a look into the log under way, for the first thing to catch up
+        self.told: Cursor | None = None  # by the last heartbeat
         self.pulse: object = None  # belongs to the pulse that watches over it
 
     def __repr__(self) -> str:
         place = "behind" if self.behind else "live"
-        return f"<Session {place} after={self.after} names={len(self.names)} unsent={self.unsent}>"
-
-    @property
-    def behind(self) -> bool:
-        return self.counted is not None
+        return f"<Session {place} after={self.after} names={len(self.selection.names)} unsent={self.unsent}>"
 
     @property
     def unsent(self) -> int:

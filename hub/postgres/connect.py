@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias
@@ -31,6 +31,8 @@ _UNREADABLE: Final = (
     "inside user and password, write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23."
 )
 
+NO_SETTINGS: Final[Mapping[str, str]] = {}
+
 Connection: TypeAlias = "asyncpg.Connection[Record]"
 Pool: TypeAlias = "asyncpg.Pool[Record]"
 
@@ -47,24 +49,24 @@ class Target:
     command_timeout: float = 60.0
 
 
-async def connect(target: Target, *, purpose: str) -> Connection:
-    """A connection of its own; `purpose` stands in its application_name.
+async def connect(target: Target, *, purpose: str, settings: Mapping[str, str] = NO_SETTINGS) -> Connection:
+    """A connection of its own; `purpose` stands in its application_name, `settings` are the session's.
 
     Raises SetupError, with what to do, where the target cannot be reached or is none for the hub.
     """
-    connection: Connection = await _connect(target, purpose, asyncpg.Connection)
+    connection: Connection = await _connect(target, purpose, asyncpg.Connection, settings)
     return connection
 
 
 async def connect_listening(target: Target, *, purpose: str = "listener") -> ListeningConnection:
     """The same, for LISTEN."""
-    connection: ListeningConnection = await _connect(target, purpose, ListeningConnection)
+    connection: ListeningConnection = await _connect(target, purpose, ListeningConnection, NO_SETTINGS)
     return connection
 
 
-async def _connect(target: Target, purpose: str, connection_class: type[Any]) -> Any:
+async def _connect(target: Target, purpose: str, connection_class: type[Any], settings: Mapping[str, str]) -> Any:
     try:
-        connection = await asyncpg.connect(**_options(target, purpose), connection_class=connection_class)
+        connection = await asyncpg.connect(**_options(target, purpose, settings), connection_class=connection_class)
     except _FAILURES as error:
         _explain(target, error)
     try:
@@ -76,13 +78,17 @@ async def _connect(target: Target, purpose: str, connection_class: type[Any]) ->
 
 
 @asynccontextmanager
-async def pool(target: Target, *, min_size: int, max_size: int) -> AsyncIterator[Pool]:
+async def pool(
+    target: Target, *, min_size: int, max_size: int, purpose: str = "pool", settings: Mapping[str, str] = NO_SETTINGS
+) -> AsyncIterator[Pool]:
     """A pool of `min_size` to `max_size` connections, closed at the end. Raises SetupError as `connect` does.
 
     Acquiring waits when all are in use: that is the throttle that protects Postgres, so callers bound their wait.
     """
     try:
-        opened = await asyncpg.create_pool(**_options(target, "pool"), min_size=min_size, max_size=max_size, init=_init)
+        opened = await asyncpg.create_pool(
+            **_options(target, purpose, settings), min_size=min_size, max_size=max_size, init=_init
+        )
     except _FAILURES as error:
         _explain(target, error)
     try:
@@ -93,7 +99,7 @@ async def pool(target: Target, *, min_size: int, max_size: int) -> AsyncIterator
                 await opened.close()
 
 
-def _options(target: Target, purpose: str) -> dict[str, Any]:
+def _options(target: Target, purpose: str, settings: Mapping[str, str]) -> dict[str, Any]:
     _split(target.dsn)
     options: dict[str, Any] = {
         "dsn": target.dsn,
@@ -111,7 +117,7 @@ def _options(target: Target, purpose: str) -> dict[str, Any]:
         # And PgBouncer refuses startup parameters that it does not know.
         options["statement_cache_size"] = 0
     else:
-        options["server_settings"] |= _SESSION
+        options["server_settings"] |= _SESSION | dict(settings)
     return options
 
 

@@ -38,7 +38,8 @@ log = structlog.get_logger()
 class Listener:
     """Listens to the channels that somebody holds.
 
-    `on_batch` gets what one turn of the loop brought, in order; `on_gap` the channels that events of were lost.
+    `on_batch` gets what one turn of the loop brought, in order; `on_gap` the channels that events of were lost, once
+    they are listened to again; `on_lost` is called when the hub begins to be deaf.
     `linger` is how many seconds a channel without holders is still listened to; every `heartbeat` seconds a
     query shows that the connection lives, within `timeout` seconds, since asyncpg never notices a dead peer.
     """
@@ -49,12 +50,14 @@ class Listener:
         *,
         on_batch: Callable[[Sequence[Notification]], None],
         on_gap: Callable[[Sequence[str]], None],
+        on_lost: Callable[[], None] = lambda: None,
         linger: float = 5.0,
         heartbeat: float = 10.0,
         timeout: float = 5.0,
         max_channels: int = 50_000,
     ) -> None:
         self._connect = connect
+        self._on_lost = on_lost
         self._heartbeat = heartbeat
         self._timeout = timeout
         self._wake = asyncio.Event()  # something is to be done on the connection, or it is closed
@@ -168,6 +171,7 @@ class Listener:
         self._listened.clear()
         if self.blind_since is None:
             self.blind_since = time.monotonic()
+            self._on_lost()
 
     def _hear_again(self) -> None:
         """All that is wanted is listened to: tell what was lost, then what has come since."""

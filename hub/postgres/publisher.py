@@ -1,127 +1,231 @@
-"""NOTIFY for websocket publishers: what comes in while one transaction commits shares the next."""
+"""Events of websocket publishers: what comes in while one transaction commits shares the next."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from itertools import islice
-from typing import Final, NamedTuple, NoReturn
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, NoReturn
 
 import asyncpg
+import orjson
 import structlog
 
 from hub.errors import Code, CommandError
-from hub.postgres.connect import Pool
+from hub.postgres.connect import Connection, Pool
 
 _BATCH: Final = 1_000
-_QUEUE: Final = 10_000  # publishes that wait: at most 80 MB, and callers are held back from a tenth of it on
+_BATCH_BYTES: Final = 4 << 20
+_QUEUE: Final = 10_000  # publishes that wait
+_QUEUE_BYTES: Final = 64 << 20
+_OFTEN: Final = 10  # callers are held back from this part of the queue on
+
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS t(c, p)"
+_TAGS: Final = "ARRAY(SELECT jsonb_array_elements_text(item.tags::jsonb))"
+_ITEMS: Final = "unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS item (channel, payload, tags, place)"
+_INSERT: Final = f"""
+INSERT INTO hub.events (channel, payload, tags)
+SELECT item.channel, item.payload::jsonb, {_TAGS} FROM {_ITEMS} ORDER BY item.place
+RETURNING id
+"""  # noqa: S608 - made of constants
+_PUBLISH: Final = f"""
+SELECT hub.publish(item.channel, item.payload::jsonb, {_TAGS}, item.key) AS id
+  FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+               WITH ORDINALITY AS given (channel, payload, tags, key, place) ORDER BY place) AS item
+"""  # noqa: S608
+_ITEMS_FAULTS: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.TransactionRollbackError,
+)
+"""What one item can do to all that share its transaction."""
 
 log = structlog.get_logger()
 
 
 class _Item(NamedTuple):
+    done: asyncio.Future[Any]
     channel: str
     payload: str
-    done: asyncio.Future[None]
+    tags: str = "[]"
+    key: str | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.payload) + len(self.tags)
 
 
 class Publisher:
-    """Sends NOTIFYs through one connection of `pool` at a time, in the order they were handed over."""
+    """Publishes through `pool`, by one transaction at a time for each tier, in the order in which it was asked to."""
 
     def __init__(self, pool: Pool, *, timeout: float = 10.0) -> None:
         self._pool = pool
-        self._timeout = timeout
-        self._queue: deque[_Item] = deque()
-        self._filled = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._notifies = _Lane(pool, timeout, _notify, _once_each)
+        self._inserts = _Lane(pool, timeout, _insert, list)
 
     def __repr__(self) -> str:
-        return f"<Publisher queued={len(self._queue)}>"
+        return f"<Publisher notifies={len(self._notifies.queue)} inserts={len(self._inserts.queue)}>"
 
     async def room(self) -> None:
-        """Return once `notify` has room for another one."""
-        await self._room.wait()
+        """Return once there is room for another one."""
+        await self._notifies.room.wait()
+        await self._inserts.room.wait()
 
     def notify(self, channel: str, payload: str) -> asyncio.Future[None]:
         """Queue a NOTIFY. The future is done after the commit; it has CommandError where it failed.
 
         Raises CommandError (`unavailable`) when the queue is full.
         """
-        if len(self._queue) >= _QUEUE:
-            raise CommandError(Code.UNAVAILABLE, "Too many events wait to be published; try again.")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Item(channel, payload, done))
-        self._filled.set()
-        if len(self._queue) >= _QUEUE // 10:
-            self._room.clear()
-        return done
+        return self._notifies.put(_Item(_future(), channel, payload))
+
+    def publish(
+        self, channel: str, payload: str, tags: Sequence[str] = (), key: str | None = None
+    ) -> asyncio.Future[int | None]:
+        """Queue an event for the log. The future has its id after the commit; otherwise as `notify`.
+
+        A `key` that was used within 24 hours gives the id of then.
+        """
+        return self._inserts.put(_Item(_future(), channel, payload, orjson.dumps(tags).decode(), key))
 
     async def prove(self, channel: str) -> None:
         """Send an empty NOTIFY on `channel`, by the way that all others take."""
         await self._pool.execute("SELECT pg_catalog.pg_notify($1, '')", channel)
 
     async def run(self) -> NoReturn:
-        """Send what is queued, until cancelled; what is queued then fails as unavailable."""
+        """Publish what is queued, until cancelled; what is queued then fails as unavailable."""
+        async with asyncio.TaskGroup() as tasks:
+            for lane in (self._notifies, self._inserts):
+                tasks.create_task(lane.run())
+        raise AssertionError("lanes do not end")
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+class _Lane:
+    """A queue and the transactions that empty it: `send` publishes a batch, `shared` says which may share one."""
+
+    def __init__(self, pool: Pool, timeout: float, send: Any, shared: Any) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._publish = send
+        self._shared = shared
+        self._bytes = 0
+        self._filled = asyncio.Event()
+        self.queue: deque[_Item] = deque()
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def put(self, item: _Item) -> asyncio.Future[Any]:
+        if len(self.queue) >= _QUEUE or self._bytes >= _QUEUE_BYTES:
+            raise CommandError(Code.UNAVAILABLE, "Too many events wait to be published; try again.")
+        self.queue.append(item)
+        self._bytes += item.size
+        self._filled.set()
+        self._measure()
+        return item.done
+
+    def _measure(self) -> None:
+        if len(self.queue) >= _QUEUE // _OFTEN or self._bytes >= _QUEUE_BYTES // _OFTEN:
+            self.room.clear()
+        else:
+            self.room.set()
+
+    async def run(self) -> NoReturn:
         try:
             while True:
                 await self._filled.wait()
-                batch = self._take()
-                await self._send(batch)
+                await self._send(self._take())
         finally:
-            for item in self._queue:
+            for item in self.queue:
                 item.done.cancel()
 
     def _take(self) -> list[_Item]:
-        """The next batch, up to the first item that stands in it already.
-
-        Postgres folds equal notifications of one transaction into one: of two clients that both say "hello",
-        one would go unheard.
-        """
-        seen: set[tuple[str, str]] = set()
-        for item in islice(self._queue, _BATCH):
-            if (item.channel, item.payload) in seen:
+        """The next batch."""
+        size, count = 0, 0
+        for item in self.queue:
+            size += item.size
+            if count and (size > _BATCH_BYTES or count == _BATCH):
                 break
-            seen.add((item.channel, item.payload))
-        batch = [self._queue.popleft() for _ in range(len(seen))]
-        if not self._queue:
+            count += 1
+        batch: list[_Item] = self._shared([self.queue[index] for index in range(count)])
+        for item in batch:
+            self.queue.popleft()
+            self._bytes -= item.size
+        if not self.queue:
             self._filled.clear()
-        if len(self._queue) < _QUEUE // 10:
-            self._room.set()
+        self._measure()
         return batch
 
     async def _send(self, batch: list[_Item]) -> None:
         """One transaction for all; where that fails, each on its own, so that one bad item harms no other."""
         try:
-            await self._notify(batch)
-        except Exception as error:  # asyncpg's own state errors too, where a connection died in the middle
-            if len(batch) > 1 and isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError):
+            async with asyncio.timeout(self._timeout), self._pool.acquire() as connection:
+                ids = await self._publish(connection, batch)
+        except _ITEMS_FAULTS as error:
+            if len(batch) > 1:
                 for item in batch:
                     await self._send([item])
-                return
-            log.warning("publish_failed", events=len(batch), error=str(error))
-            refusal = CommandError(Code.UNAVAILABLE, "Postgres did not take the event; try again.")
+            else:
+                _finish(batch[0], error=_refusal(error))
+        except Exception as error:  # asyncpg's own state errors too, where a connection died in the middle
+            log.warning("publish_failed", events=len(batch), error=str(error) or type(error).__name__)
             for item in batch:
-                _finish(item, refusal)
+                _finish(item, error=CommandError(Code.UNAVAILABLE, "Postgres did not take the event; try again."))
         except BaseException:  # cancelled in the middle: nobody knows whether it was committed
             for item in batch:
                 item.done.cancel()
             raise
         else:
-            for item in batch:
-                _finish(item, None)
-
-    async def _notify(self, batch: list[_Item]) -> None:
-        names, payloads = [item.channel for item in batch], [item.payload for item in batch]
-        async with asyncio.timeout(self._timeout), self._pool.acquire() as connection:
-            await connection.execute(_NOTIFY, names, payloads)
+            for item, number in zip(batch, ids, strict=True):
+                _finish(item, number)
 
 
-def _finish(item: _Item, error: CommandError | None) -> None:
+def _once_each(items: list[_Item]) -> list[_Item]:
+    """The first of `items`, up to one that stands among them already.
+
+    Postgres folds equal notifications of one transaction into one: of two clients that both say "hello", one would go
+    unheard.
+    """
+    seen: set[tuple[str, str]] = set()
+    for item in items:
+        if (item.channel, item.payload) in seen:
+            break
+        seen.add((item.channel, item.payload))
+    return items[: len(seen)]
+
+
+async def _notify(connection: Connection, batch: list[_Item]) -> list[None]:
+    await connection.execute(_NOTIFY, [item.channel for item in batch], [item.payload for item in batch])
+    return [None] * len(batch)
+
+
+async def _insert(connection: Connection, batch: list[_Item]) -> list[int]:
+    columns = [item.channel for item in batch], [item.payload for item in batch], [item.tags for item in batch]
+    if any(item.key is not None for item in batch):
+        rows = await connection.fetch(_PUBLISH, *columns, [item.key for item in batch])
+    else:
+        rows = await connection.fetch(_INSERT, *columns)
+    return [row["id"] for row in rows]
+
+
+def _refusal(error: Exception) -> CommandError:
+    """What the one who published it is told."""
+    match error:
+        case asyncpg.CheckViolationError() if getattr(error, "constraint_name", "") in ("payload_fits", "tags_fit"):
+            return CommandError(Code.TOO_LARGE, "`payload` or `tags` is over the limit, as Postgres writes it.")
+        case asyncpg.DataError() | asyncpg.IntegrityConstraintViolationError() | asyncpg.ProgramLimitExceededError():
+            return CommandError(Code.BAD_REQUEST, f"Postgres refuses the event: {error}.")
+        case _:
+            return CommandError(Code.UNAVAILABLE, "Postgres did not take the event; try again.")
+
+
+def _finish(item: _Item, number: int | None = None, *, error: CommandError | None = None) -> None:
     if item.done.done():
         return
     if error is None:
-        item.done.set_result(None)
+        item.done.set_result(number)
     else:
         item.done.set_exception(error)

@@ -90,10 +90,10 @@ class Web:
             session=name,
             auth="none",
             heartbeat=self._ports.heartbeat,
-            features=["publish"],
+            features=["log", "publish"],
             limits={
                 "frame": limits.frame,
-                "payload": protocol.MAX_NOTIFY,
+                "payload": protocol.MAX_PAYLOAD,
                 "channels": limits.channels,
                 "outstanding": limits.outstanding,
             },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,11 +19,14 @@ class Listening(Protocol):
     async def listening(self, channels: Iterable[str]) -> None: ...
 
 
-class Notifying(Protocol):
-    """Sends NOTIFYs; `hub.postgres.publisher` is one."""
+class Publishing(Protocol):
+    """Publishes, by NOTIFY and into the log; `hub.postgres.publisher` is one."""
 
     async def room(self) -> None: ...
     def notify(self, channel: str, payload: str) -> asyncio.Future[None]: ...
+    def publish(
+        self, channel: str, payload: str, tags: Sequence[str], key: str | None
+    ) -> asyncio.Future[int | None]: ...
 
 
 class Ready(Protocol):
@@ -50,7 +53,7 @@ class Ports:
     fanout: Fanout
     pulse: Pulse
     listener: Listening
-    publisher: Notifying
+    publisher: Publishing
     ready: Ready
     limits: Limits
     heartbeat: float

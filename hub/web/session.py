@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Collection, Iterable, Sequence
+from functools import reduce
+from typing import Any, Final
 
 from aiohttp import WSMsgType
 
 from hub import channels, errors, protocol
 from hub.errors import Code, CommandError
 from hub.fanout import frames
-from hub.fanout.sessions import Session
+from hub.fanout.sessions import Join, Session
+from hub.selection import Selection, select
 from hub.web.ports import Ports
 from hub.web.socket import Socket
 
@@ -43,7 +45,7 @@ class Client:
         if query:
             await self._answer(0, self._subscribe_by(query))
         while True:
-            await self._ports.fanout.writable(self._session)
+            await self._ports.fanout.drains.writable(self._session)
             message = await self._socket.receive()
             self._ports.pulse.heard(self._session)
             match message.type:
@@ -113,16 +115,23 @@ class Client:
         most = self._ports.limits.channels
         names = list(dict.fromkeys(command.channels))
         protocol.check_channels(names, most=most)
-        protocol.check_supported(command)
+        position = protocol.check_replay(command)
         _check_readable(names)
-        if len(self._session.names.union(names)) > most:
+        if len(self._wanted().names.union(names)) > most:
             raise CommandError(Code.TOO_MANY, f"A client may have {most} subscriptions; unsubscribe some first.")
-        await self._listen([name for name in names if name not in self._held and not channels.is_own(name)])
-        ephemeral = [name for name in names if not channels.is_own(name)]
-        reply = protocol.subscribed(command_id, names, ephemeral)
-        self._ports.fanout.subscribe(self._session, names, reply)
+        selection = select(names, ephemeral=command.ephemeral)
+        await self._listen(selection.listened - self._held)
+        try:
+            self._ports.fanout.subscribe(self._session, Join(command_id, names, selection, position, command.last))
+        finally:
+            self._release()
 
-    async def _listen(self, names: list[str]) -> None:
+    def _wanted(self) -> Selection:
+        """What this client has subscribed to, replays under way included."""
+        joins = (join.selection for join in self._session.joins)
+        return reduce(Selection.merged, joins, self._session.selection)
+
+    async def _listen(self, names: Collection[str]) -> None:
         """Have the listener hold `names`, all or none, and return when all are listened to."""
         listener = self._ports.listener
         held: list[str] = []
@@ -137,31 +146,40 @@ class Client:
             raise
         self._held.update(names)
 
+    def _release(self) -> None:
+        """Give back what is held and no longer wanted."""
+        surplus = self._held - self._wanted().listened
+        for name in surplus:
+            self._ports.listener.release(name)
+        self._held -= surplus
+
     def _unsubscribe(self, command: protocol.Unsubscribe) -> None:
         protocol.check_channels(command.channels, most=self._ports.limits.channels)
         names = list(dict.fromkeys(command.channels))
         self._ports.fanout.unsubscribe(self._session, names, protocol.unsubscribed(command.id, names))
-        for name in self._held.intersection(names):
-            self._ports.listener.release(name)
-        self._held.difference_update(names)
+        self._release()
 
     # Publishing
 
     async def _publish(self, command: protocol.Publish) -> None:
         """Hand the event over; the reply comes after the commit, while the next commands are read."""
-        protocol.check_channels([command.channel], most=1)
+        payload = protocol.check_publish(command)
         if channels.is_own(command.channel):
             raise _own(command.channel)
-        payload = protocol.check_ephemeral(command)
         while self._outstanding >= self._ports.limits.outstanding:
             self._fewer = asyncio.get_running_loop().create_future()
             await self._fewer
-        await self._ports.publisher.room()
+        publisher = self._ports.publisher
+        await publisher.room()
+        future: asyncio.Future[Any]
+        if command.durable:
+            future = publisher.publish(command.channel, payload, command.tags, command.key)
+        else:
+            future = publisher.notify(command.channel, payload)
         self._outstanding += 1
-        future = self._ports.publisher.notify(command.channel, payload)
         future.add_done_callback(lambda done: self._published(command.id, done))
 
-    def _published(self, command_id: int, done: asyncio.Future[None]) -> None:
+    def _published(self, command_id: int, done: asyncio.Future[Any]) -> None:
         self._outstanding -= 1
         if self._fewer is not None and not self._fewer.done():
             self._fewer.set_result(None)
@@ -170,7 +188,7 @@ class Client:
         else:
             error = done.exception()
         if error is None:
-            self._session.send(protocol.published(command_id, None))
+            self._session.send(protocol.published(command_id, done.result()))
             return
         if not isinstance(error, CommandError):
             error = CommandError(Code.INTERNAL, "The event was not published, for a reason inside the hub.")

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from hub import event
 from hub.fanout.fanout import Fanout
+from hub.fanout.sessions import Join
+from hub.selection import select
 from tests.fanout.outlet import Outlet
 
 NOW = datetime.now(UTC)
@@ -27,10 +29,23 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
+class Unread:
+    """A log that nobody has to read: what these tests are about is in no log, or in the ring."""
+
+    async def page(self, *_: object) -> Any:
+        raise AssertionError("the log was read")
+
+    newest = fresh = page
+
+
+def join(fanout: Fanout, session: Any, *names: str) -> None:
+    fanout.subscribe(session, Join(1, names, select(names)))
+
+
 def client(fanout: Fanout, *names: str) -> tuple[Any, Outlet]:
     outlet = Outlet()
     session = fanout.open(outlet)
-    fanout.subscribe(session, names, b'{"type":"subscribed"}')
+    join(fanout, session, *names)
     outlet.messages()
     return session, outlet
 
@@ -40,7 +55,7 @@ def payloads(messages: Iterable[dict[str, Any]]) -> list[Any]:
 
 
 async def test_an_event_reaches_those_who_are_subscribed_and_nobody_else() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     (_, mine), (_, other) = client(fanout, "a", "b"), client(fanout, "b")
     fanout.sink([make(1, "a")])
     await turns()
@@ -49,7 +64,7 @@ async def test_an_event_reaches_those_who_are_subscribed_and_nobody_else() -> No
 
 
 async def test_what_arrives_during_a_sweep_is_one_write_of_the_next() -> None:
-    fanout = Fanout(max_buffer=ROOM, chunk=1)
+    fanout = Fanout(Unread(), max_buffer=ROOM, chunk=1)
     clients = [client(fanout, "a") for _ in range(3)]
     before = [outlet.writes for _, outlet in clients]
     for number in range(10):
@@ -60,7 +75,7 @@ async def test_what_arrives_during_a_sweep_is_one_write_of_the_next() -> None:
 
 
 async def test_a_batch_is_one_write() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     _, outlet = client(fanout, "a")
     before = outlet.writes
     fanout.sink([make(number) for number in range(10)])
@@ -69,12 +84,12 @@ async def test_a_batch_is_one_write() -> None:
 
 
 async def test_what_came_before_the_subscribe_is_not_delivered_and_what_follows_is() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     client(fanout, "a")  # keeps the channel's group alive
     fanout.sink([make(1)])
     outlet = Outlet()
     session = fanout.open(outlet)
-    fanout.subscribe(session, ["a"], b'{"type":"subscribed"}')
+    join(fanout, session, "a")
     fanout.sink([make(2)])
     await turns()
     messages = outlet.messages()
@@ -83,7 +98,7 @@ async def test_what_came_before_the_subscribe_is_not_delivered_and_what_follows_
 
 
 async def test_what_the_old_set_still_had_comes_before_the_reply_to_a_change() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     session, outlet = client(fanout, "a")
     fanout.sink([make(1)])
     fanout.unsubscribe(session, ["a"], b'{"type":"unsubscribed"}')
@@ -93,7 +108,7 @@ async def test_what_the_old_set_still_had_comes_before_the_reply_to_a_change() -
 
 
 async def test_a_sweep_over_many_yields_to_the_loop_and_skips_who_left_meanwhile() -> None:
-    fanout = Fanout(max_buffer=ROOM, chunk=2)
+    fanout = Fanout(Unread(), max_buffer=ROOM, chunk=2)
     clients = [client(fanout, "a") for _ in range(6)]
     fanout.sink([make(1)])
     await turns(1)
@@ -105,7 +120,7 @@ async def test_a_sweep_over_many_yields_to_the_loop_and_skips_who_left_meanwhile
 
 
 async def test_a_slow_client_costs_no_memory_and_hears_how_much_it_missed() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     session, slow = client(fanout, "a", "b")
     _, quick = client(fanout, "a")
     slow.stuck = True
@@ -118,7 +133,7 @@ async def test_a_slow_client_costs_no_memory_and_hears_how_much_it_missed() -> N
     assert payloads(quick.messages()) == list(range(200))
     got = payloads(slow.messages())
     slow.drain()
-    fanout.look()
+    fanout.drains.look()
     fanout.sink([make(999)])
     await turns()
     gap, last = slow.messages()
@@ -127,7 +142,7 @@ async def test_a_slow_client_costs_no_memory_and_hears_how_much_it_missed() -> N
 
 
 async def test_a_listeners_gap_keeps_its_place_among_the_events() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     _, outlet = client(fanout, "a", "b")
     fanout.sink([make(1)])
     fanout.gap(["a", "c"], "listener")
@@ -139,20 +154,20 @@ async def test_a_listeners_gap_keeps_its_place_among_the_events() -> None:
 
 
 async def test_a_gap_that_a_slow_client_could_not_be_told_is_told_later() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     session, outlet = client(fanout, "a")
     outlet.stuck, outlet.buffered = True, ROOM + 1
     fanout.sink([make(1)])
     await turns()
     fanout.gap(["a"], "listener")
     outlet.drain()
-    fanout.look()
+    fanout.drains.look()
     assert not session.behind
     assert outlet.messages()[-1] == {"type": "gap", "channels": ["a"], "reason": "overflow", "dropped": None}
 
 
 async def test_more_than_a_group_may_have_pending_is_dropped_and_announced() -> None:
-    fanout = Fanout(max_buffer=1 << 20, max_pending=500)
+    fanout = Fanout(Unread(), max_buffer=1 << 20, max_pending=500)
     _, outlet = client(fanout, "a")
     fanout.sink([make(number) for number in range(100)])
     await turns()
@@ -162,19 +177,19 @@ async def test_more_than_a_group_may_have_pending_is_dropped_and_announced() -> 
 
 
 async def test_who_does_not_read_is_not_read_from() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     session, outlet = client(fanout, "a")
     outlet.stuck, outlet.buffered = True, ROOM + 1
-    waiting = asyncio.create_task(fanout.writable(session))
+    waiting = asyncio.create_task(fanout.drains.writable(session))
     await turns()
     assert not waiting.done()
     outlet.drain()
-    fanout.look()
+    fanout.drains.look()
     await waiting
 
 
 async def test_channels_are_forgotten_with_their_last_subscriber() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     (one, _), (two, _) = client(fanout, "a", "b"), client(fanout, "a")
     assert {name: channel.subscribers for name, channel in fanout.channels.items()} == {"a": 2, "b": 1}
     fanout.close(one)
@@ -185,10 +200,10 @@ async def test_channels_are_forgotten_with_their_last_subscriber() -> None:
 
 
 async def test_a_closed_session_is_written_nothing_and_can_change_nothing() -> None:
-    fanout = Fanout(max_buffer=ROOM)
+    fanout = Fanout(Unread(), max_buffer=ROOM)
     session, outlet = client(fanout, "a")
     fanout.close(session)
-    fanout.subscribe(session, ["b"], b'{"type":"subscribed"}')
+    join(fanout, session, "b")
     session.send(b'{"type":"pong"}')
     assert outlet.messages() == []
     assert fanout.channels == {}
@@ -211,7 +226,7 @@ class Model:
     """What each of the clients has to have got: the events of each name while it was subscribed to it."""
 
     def __init__(self) -> None:
-        self.fanout = Fanout(max_buffer=250, max_pending=600, chunk=2)
+        self.fanout = Fanout(Unread(), max_buffer=250, max_pending=600, chunk=2)
         self.outlets = [Outlet() for _ in range(CLIENTS)]
         self.sessions = [self.fanout.open(outlet) for outlet in self.outlets]
         self.expected: list[dict[str, list[int]]] = [{} for _ in range(CLIENTS)]
@@ -231,7 +246,7 @@ class Model:
                 self.fanout.gap([name], "listener")
             case "subscribe", who, name:
                 if self.sessions[who] in self.fanout.sessions:
-                    self.fanout.subscribe(self.sessions[who], [name], b'{"type":"subscribed"}')
+                    join(self.fanout, self.sessions[who], name)
                     self.expected[who].setdefault(name, [])
             case "unsubscribe", who, name:
                 self.fanout.unsubscribe(self.sessions[who], [name], b'{"type":"unsubscribed"}')
@@ -244,7 +259,7 @@ class Model:
             case "drain", who:
                 self.outlets[who].drain()
             case "look", *_:
-                self.fanout.look()
+                self.fanout.drains.look()
             case "turn", *_:
                 await turns(1)
 
@@ -252,7 +267,7 @@ class Model:
         for outlet in self.outlets:
             outlet.drain()
         await turns(40)
-        self.fanout.look()
+        self.fanout.drains.look()
         await turns(40)
 
     def check(self) -> None:

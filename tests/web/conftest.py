@@ -14,9 +14,12 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestServer
 
+from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.page import Page
+from hub.selection import Selection
 from hub.web.access import Access
 from hub.web.app import Web
 from hub.web.ports import Limits, Ports
@@ -39,11 +42,25 @@ class Listener:
             raise CommandError(Code.UNAVAILABLE, "Postgres does not answer.")
 
 
+class Log:
+    """A log in which nothing is."""
+
+    async def page(self, _selection: Selection, _position: Cursor, upper: Cursor) -> Page:
+        return Page([], upper)
+
+    async def newest(self, *_: object) -> int:
+        return 0
+
+    async def fresh(self) -> None:
+        return
+
+
 class Publisher:
     """Keeps what it is given; a test decides when and how each ends."""
 
     def __init__(self) -> None:
         self.notified: list[tuple[str, str]] = []
+        self.published: list[tuple[Any, ...]] = []
         self.futures: list[asyncio.Future[None]] = []
         self.at_once = True
 
@@ -51,11 +68,18 @@ class Publisher:
         return
 
     def notify(self, channel: str, payload: str) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.notified.append((channel, payload))
+        return self._future(None)
+
+    def publish(self, *event: Any) -> asyncio.Future[int | None]:
+        self.published.append(event)
+        return self._future(len(self.published))
+
+    def _future(self, result: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.futures.append(future)
         if self.at_once:
-            future.set_result(None)
+            future.set_result(result)
         return future
 
 
@@ -116,8 +140,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         made = Limits(**limits)
         reasons: list[str] = []
         listener, publisher = Listener(), Publisher()
-        fanout = Fanout(max_buffer=made.buffer)
-        pulse = Pulse(heartbeat=heartbeat, stall_timeout=1)
+        fanout = Fanout(Log(), max_buffer=made.buffer)
+        pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=1)
         tasks.append(asyncio.create_task(pulse.run()))
         ports = Ports(fanout, pulse, listener, publisher, lambda: reasons, made, heartbeat)
         web = Web(ports, access=Access("127.0.0.1", origins), static=tmp_path)

@@ -1,0 +1,119 @@
+"""The sweep: writes to the members of a group what the group has for them, a few hundred at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from hub.event import Event
+from hub.fanout.batches import Batch, Gap, pack
+from hub.fanout.groups import Group
+from hub.fanout.sessions import Session
+
+
+class Sweep:
+    """Takes what groups have pending, the longest waiting first; between two turns of the loop others get theirs.
+
+    A session whose buffer has over `max_buffer` bytes is not written to but handed to `on_full`, which takes it out of
+    its group. A group with over `max_pending` bytes pending loses NOTIFYs; what is durable is kept, and `room` holds
+    back whoever brings it.
+    """
+
+    def __init__(self, *, max_buffer: int, max_pending: int, chunk: int, on_full: Callable[[Session], None]) -> None:
+        self._max_buffer = max_buffer
+        self._max_pending = max_pending
+        self._chunk = chunk
+        self._on_full = on_full
+        self._dirty: dict[Group, None] = {}  # groups with something pending
+        self._crowded: set[Group] = set()  # those of them that have more pending than they should
+        self._room: asyncio.Future[None] | None = None  # done when none is crowded, where that is waited for
+        self._under_way: tuple[Group, bytes, Iterator[Session]] | None = None
+        self._scheduled = False
+        self._last = 0  # number of the last batch
+        self.deliveries = 0
+
+    def pend(self, group: Group, batch: Batch, item: Event | Gap) -> None:
+        """Have `item` written to the members of `group`; to be followed by `begin` or `schedule`."""
+        group.add(batch, item, self._max_pending)
+        self._dirty[group] = None
+        if group.pending_bytes > self._max_pending:
+            self._crowded.add(group)
+
+    def begin(self, batch: Batch) -> None:
+        """Write what is pending up to `batch`, at once unless a sweep is under way."""
+        self._last = batch.number
+        if not self._scheduled:
+            self._turn()
+
+    def schedule(self, batch: Batch) -> None:
+        """The same, in the next turn of the loop."""
+        self._last = batch.number
+        self._go_on()
+
+    async def room(self) -> None:
+        """Return once no group is crowded."""
+        if self._crowded:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    def settle(self, session: Session) -> None:
+        """Write what the session's group still owes it; where there is no room, it is full."""
+        group = session.group
+        if group is None:
+            return
+        if owed := group.owed(session):
+            if session.unsent > self._max_buffer:
+                self._on_full(session)
+                return
+            session.write(pack(owed))
+            self.deliveries += len(owed)
+        session.after = self._last
+
+    def _go_on(self) -> None:
+        if (self._under_way or self._dirty) and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        budget = self._chunk
+        try:
+            while budget > 0 and (self._under_way or self._dirty):
+                budget -= self._write(budget)
+        finally:
+            self._go_on()
+
+    def _write(self, budget: int) -> int:
+        """Write to at most `budget` members of the group whose turn it is; returns the cost."""
+        group, data, members = self._under_way or self._next()
+        upto, first = group.in_sweep[-1][0].number, group.in_sweep[0][0].number
+        weight = len(group.in_sweep)
+        cost = 1
+        for session in members:
+            if session.group is group and session.after < upto:
+                if session.after >= first:  # it joined between two of these batches
+                    self.settle(session)
+                elif session.outlet.get_write_buffer_size() > self._max_buffer:
+                    self._on_full(session)
+                else:
+                    session.write(data)
+                    session.after = upto
+                    self.deliveries += weight
+            cost += 1
+            if cost > budget:
+                self._under_way = group, data, members
+                return cost
+        self._under_way = None
+        group.in_sweep = []
+        return cost
+
+    def _next(self) -> tuple[Group, bytes, Iterator[Session]]:
+        group = next(iter(self._dirty))
+        del self._dirty[group]
+        data = group.take(self._last)
+        self._crowded.discard(group)
+        if self._room is not None and not self._crowded:
+            self._room.set_result(None)
+            self._room = None
+        return group, data, iter(tuple(group.members))

@@ -1,0 +1,85 @@
+"""Retention: takes the oldest events from the log, by age and by count, a few thousand at a time.
+
+The horizon rises in the transaction that deletes, so whoever reads the log learns in the same statement what is no
+longer there. What goes is always whole transactions, none that anybody is still inside of or could not see yet, and
+never the newest: its xid is what cursors are tightened to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Final, NoReturn, cast
+
+import structlog
+
+from hub.postgres.connect import Connection, Pool
+
+_BATCH: Final = 5_000
+_KEYS: Final = timedelta(hours=24)
+_TIMEOUT: Final = 300.0
+# Another hub that is at it holds the row; then this one lets it be.
+_LOCK: Final = "SELECT horizon::text::bigint AS horizon FROM hub.log FOR UPDATE SKIP LOCKED"
+# The first transaction of which something is among the newest events.
+_KEPT: Final = "SELECT xid::text::bigint FROM hub.events ORDER BY events.xid DESC, id DESC OFFSET $1 - 1 LIMIT 1"
+_OLDEST: Final = f"""
+SELECT xid::text::bigint AS xid, count(*) AS events, bool_and(published_at < clock_timestamp() - $2::interval) AS old
+  FROM hub.events
+ WHERE events.xid >= $1::text::xid8
+   AND events.xid < pg_snapshot_xmin(pg_current_snapshot())
+   AND events.xid < (SELECT newest.xid FROM hub.events AS newest ORDER BY newest.xid DESC LIMIT 1)
+ GROUP BY events.xid ORDER BY events.xid LIMIT {_BATCH}
+"""  # noqa: S608 - made of constants
+_DELETE: Final = "DELETE FROM hub.events WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8"
+_RAISE: Final = "UPDATE hub.log SET horizon = $1::text::xid8"
+_FORGET_KEYS: Final = """
+DELETE FROM hub.keys WHERE key IN (SELECT key FROM hub.keys WHERE used_at < now() - $1::interval LIMIT 5000)
+"""
+
+log = structlog.get_logger()
+
+
+async def run(pool: Pool, *, age: timedelta | None, count: int | None, interval: float = 60.0) -> NoReturn:
+    """Apply retention every `interval` seconds, until cancelled: events older than `age` go, and those over `count`."""
+    while True:
+        await asyncio.sleep(interval)
+        try:
+            async with pool.acquire() as connection:
+                gone = 0
+                async for deleted in apply(cast("Connection", connection), age=age, count=count):
+                    gone += deleted
+                if gone:
+                    log.info("retention", events=gone)
+        except Exception as error:  # the next time may be better, and till then nothing is lost
+            log.warning("retention_failed", reason=str(error) or type(error).__name__)
+
+
+async def apply(connection: Connection, *, age: timedelta | None, count: int | None) -> AsyncIterator[int]:
+    """Delete batch by batch, each in a transaction of its own; yields how many events each had."""
+    while True:
+        async with connection.transaction(isolation="read_committed"):
+            batch = await _delete(connection, age, count)
+        if not batch:
+            break
+        yield batch
+    while await connection.execute(_FORGET_KEYS, _KEYS) != "DELETE 0":
+        pass
+
+
+async def _delete(connection: Connection, age: timedelta | None, count: int | None) -> int:
+    horizon = await connection.fetchval(_LOCK)
+    if horizon is None:
+        return 0
+    kept = None if count is None else await connection.fetchval(_KEPT, count, timeout=_TIMEOUT)
+    events, upto = 0, 0
+    for row in await connection.fetch(_OLDEST, str(horizon), age or timedelta(0), timeout=_TIMEOUT):
+        too_old, too_many = age is not None and row["old"], kept is not None and row["xid"] < kept
+        if not (too_old or too_many) or (events and events + row["events"] > _BATCH):
+            break
+        events += row["events"]
+        upto = row["xid"]
+    if upto:
+        await connection.execute(_DELETE, str(horizon), str(upto), timeout=_TIMEOUT)
+        await connection.execute(_RAISE, str(upto + 1))
+    return events

@@ -1,0 +1,243 @@
+"""From the log to live without a seam: each committed event once, and none before what its producer had seen."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub import cursor, event, protocol
+from hub.cursor import Cursor
+from hub.fanout import ring
+from hub.fanout.sessions import Join
+from hub.patterns import matches
+from hub.selection import select
+from tests.fanout.outlet import Outlet
+from tests.fanout.world import NOW, Hub, World
+
+NAMES = [["a"], ["b.c"], ["b.*"], ["**"], ["a", "b.*"], ["a", "b.c", "b.d"], ["**"]]
+CHANNELS = ["a", "b.c", "b.d"]
+CLIENTS = 2
+
+
+class Client:
+    """Follows the rules of the wire: one cursor for what is confirmed, one for each subscribe that is not yet."""
+
+    def __init__(self, world: World, hub: Hub) -> None:
+        self.world, self.fanout = world, hub.fanout
+        self.following: dict[str, Cursor] = {}  # confirmed: name and where it began
+        self.asked: dict[int, dict[str, Cursor | None]] = {}  # by subscribe: names, and where they began if known
+        self.cursors: dict[int, str | None] = {}
+        self.confirmed: str | None = None
+        self.story: list[int] = []
+        self.number = 0
+        self.mixed = False  # had a subscribe beside others: replays run beside what is live, in no order to it
+        self.overlapping = False  # the same with names that mean the same channel: then a replay may repeat what came
+        self.connect()
+
+    def connect(self) -> None:
+        self.outlet = Outlet()
+        self.session = self.fanout.open(self.outlet)
+        self.inbox: list[dict[str, Any]] = []
+
+    def subscribe(self, names: list[str], began: dict[str, Cursor | None], since: str | None) -> None:
+        others = {*self.following, *(name for began in self.asked.values() for name in began)}
+        self.mixed |= bool(others)
+        self.overlapping |= any(
+            matches(one, c) and matches(two, c) for one in names for two in others for c in CHANNELS
+        )
+        self.number += 1
+        self.asked[self.number], self.cursors[self.number] = began, since
+        position = None if since is None else cursor.parse(since)
+        self.fanout.subscribe(self.session, Join(self.number, names, select(names), position))
+
+    def follow(self, names: list[str]) -> None:
+        new = [n for n in names if n not in self.following and not any(n in began for began in self.asked.values())]
+        if new:
+            self.subscribe(new, dict.fromkeys(new), None)
+
+    def unfollow(self, name: str) -> None:
+        """Take what is there, then leave: from here on nothing of it may come."""
+        if any(name in began for began in self.asked.values()):
+            return
+        self.read(None)
+        self.fanout.unsubscribe(self.session, [name], b'{"type":"unsubscribed"}')
+        self.read(None)
+        self.following.pop(name, None)
+
+    def drop(self, read: int, hub: Hub) -> None:
+        """Lose the connection when only some of what was sent had come; then resume, with whichever hub."""
+        self.read(read)
+        self.fanout.close(self.session)
+        self.fanout = hub.fanout
+        self.connect()
+        unconfirmed = [(began, self.cursors[number]) for number, began in self.asked.items()]
+        self.asked, self.cursors = {}, {}
+        resumed, self.following = self.following, {}
+        if resumed:
+            self.subscribe(list(resumed), dict(resumed), self.confirmed)
+        for began, since in unconfirmed:
+            self.subscribe(list(began), began, since)
+
+    def read(self, count: int | None) -> None:
+        self.inbox += self.outlet.messages()
+        taken = self.inbox if count is None else self.inbox[:count]
+        self.inbox = self.inbox[len(taken) :]
+        for message in taken:
+            self.take(message)
+
+    def take(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "events":
+                self.story += [item["payload"] for item in message["events"] if item["id"] is not None]
+                if "for" in message:
+                    self.cursors[message["for"]] = message["cursor"]
+                elif "cursor" in message:
+                    self.confirmed = message["cursor"]
+            case "subscribed":
+                here = cursor.parse(message["cursor"])
+                assert message["recovered"]
+                for name, began in self.asked.pop(message["id"]).items():
+                    self.following[name] = began or here
+                self.confirmed = message["cursor"]
+            case "gap":
+                assert message["reason"] in ("overflow", "listener"), message
+
+    def wanted(self) -> set[int]:
+        """The ids that have to be in the story by now."""
+        return {
+            each.id
+            for each in self.world.committed
+            for name, began in self.following.items()
+            if matches(name, each.channel) and not began.snapshot.sees(each.xid)
+        }
+
+
+WHO = st.integers(0, CLIENTS - 1)
+WHICH = st.integers(0, 3)
+HUB = st.integers(0, 1)
+EVENT = st.tuples(st.just("event"), st.sampled_from(CHANNELS))
+SLOW = [
+    st.tuples(st.just("begin")),
+    st.tuples(st.just("publish"), WHICH, st.sampled_from(CHANNELS)),
+    st.tuples(st.just("publish"), WHICH, st.sampled_from(CHANNELS)),
+    st.tuples(st.just("end"), WHICH, st.booleans()),
+]
+STEP = st.one_of(
+    EVENT,
+    EVENT,
+    EVENT,
+    *SLOW,
+    st.tuples(st.just("tick"), HUB, st.just(False)),
+    st.tuples(st.just("tick"), HUB, st.just(False)),
+    st.tuples(st.just("tick"), HUB, st.booleans()),
+    st.tuples(st.just("notify"), HUB, st.sampled_from(CHANNELS)),
+    st.tuples(st.just("follow"), WHO, st.sampled_from(NAMES)),
+    st.tuples(st.just("drop"), WHO, st.integers(0, 9), HUB),
+    st.tuples(st.just("drop"), WHO, st.integers(0, 9), HUB),
+    st.tuples(st.just("stick"), WHO),
+    st.tuples(st.just("drain"), WHO),
+    st.just(("look",)),
+    st.tuples(st.just("answer"), WHICH),
+    st.just(("turn", 1)),
+    st.just(("turn", 3)),
+)
+
+
+class Course:
+    """A world, a fan-out with little room, and clients."""
+
+    def __init__(self, first: list[list[str]]) -> None:
+        self.world = World()
+        self.hubs = [Hub(self.world, max_buffer=150, max_pending=400, max_ring=1_500, chunk=1) for _ in range(2)]
+        self.clients = [Client(self.world, self.hubs[0]) for _ in range(CLIENTS)]
+        for client, names in zip(self.clients, first, strict=True):
+            client.follow(names)
+            client.read(None)
+
+    async def step(self, kind: str, *rest: Any) -> None:
+        world = self.world
+        match kind, *rest:
+            case "event", channel:
+                world.begin()
+                world.publish(-1, channel)
+                world.end(-1, commit=True)
+            case "begin", *_:
+                world.begin()
+            case "publish", which, channel:
+                world.publish(which, channel)
+            case "end", which, commit:
+                world.end(which, commit=commit)
+            case "tick", hub, jump:
+                self.hubs[hub].tick(jump=jump)
+            case "notify", hub, channel:
+                self.hubs[hub].fanout.sink([event.ephemeral(channel, '"x"', NOW)])
+            case "follow", who, names:
+                self.clients[who].follow(names)
+            case "drop", who, read, hub:
+                self.clients[who].drop(read, self.hubs[hub])
+            case "stick", who:
+                self.clients[who].outlet.stuck = True
+            case "drain", who:
+                self.clients[who].outlet.drain()
+            case "look", *_:
+                for hub in self.hubs:
+                    hub.fanout.drains.look()
+            case "answer", which:
+                world.answer(which + 1)
+            case "turn", count:
+                await turns(count)
+
+    async def finish(self) -> None:
+        while self.world.open:
+            self.world.end(0, commit=True)
+        for hub in self.hubs:
+            hub.tick()
+        for _ in range(300):
+            for client in self.clients:
+                client.outlet.drain()
+            self.world.answer(10)
+            for hub in self.hubs:
+                hub.fanout.drains.look()
+            await turns(2)
+        for client in self.clients:
+            client.read(None)
+
+    def check(self) -> None:
+        for client in self.clients:
+            assert not client.asked, "every subscribe is answered"
+            assert client.session.behind is None
+            assert set(client.story) >= client.wanted(), "nothing is lost"
+            if not client.overlapping:
+                assert len(client.story) == len(set(client.story)), "nothing comes twice"
+            if client.mixed:
+                continue
+            had: set[int] = set()
+            for number in client.story:
+                later = set(client.story) - had
+                assert not (self.world.saw[number] & later), "nothing comes before what its producer had seen"
+                had.add(number)
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=CLIENTS, max_size=CLIENTS), st.lists(STEP, min_size=20, max_size=100))
+def test_any_course_of_events_gives_each_client_each_event_once_in_causal_order(
+    first: list[list[str]], steps: list[tuple[Any, ...]]
+) -> None:
+    async def run() -> None:
+        course = Course(first)
+        for step in steps:
+            await course.step(*step)
+        await course.finish()
+        course.check()
+
+    with patch.object(ring, "ROOM", 250), patch.object(protocol, "MAX_MESSAGE", protocol.MARGIN + 120):
+        asyncio.run(run())

@@ -1,0 +1,69 @@
+"""Patterns: which channels they mean, and that three ways to find out agree."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub import patterns
+from hub.patterns import Matcher
+
+WORDS = st.sampled_from(["a", "b", "ab", "", "a+", "$", "x y", "ü"])
+CHANNELS = st.lists(WORDS, min_size=1, max_size=4).map(".".join)
+PATTERNS = st.lists(WORDS | st.just("*"), max_size=3).flatmap(
+    lambda words: st.sampled_from(["*", "**", "a", ""]).map(lambda last: ".".join([*words, last]))
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "channel", "expected"),
+    [
+        ("orders.*", "orders.new", True),
+        ("orders.*", "orders", False),
+        ("orders.*", "orders.new.eu", False),
+        ("orders.**", "orders.new.eu", True),
+        ("orders.**", "orders", False),
+        ("*.new", "orders.new", True),
+        ("**", "anything.at.all", True),
+        ("**", "$hub", False),
+        ("*", "hub_bell", False),
+        ("orders.*", "ordersXnew", False),
+    ],
+)
+def test_a_star_is_a_word_and_two_are_the_rest(pattern: str, channel: str, expected: bool) -> None:
+    assert patterns.matches(pattern, channel) is expected
+
+
+@given(PATTERNS, CHANNELS)
+def test_the_regular_expression_means_the_same(pattern: str, channel: str) -> None:
+    if not channel.startswith("$"):
+        assert bool(re.match(patterns.regex(pattern), channel)) == patterns.matches(pattern, channel)
+
+
+@given(st.lists(PATTERNS, unique=True), st.data(), st.lists(CHANNELS))
+def test_many_patterns_at_once_mean_the_same(several: list[str], data: st.DataObject, channels: list[str]) -> None:
+    matcher = Matcher(several)
+    removed = data.draw(st.sets(st.sampled_from(several))) if several else set()
+    for pattern in removed:
+        matcher.remove(pattern)
+    left = [pattern for pattern in several if pattern not in removed]
+    for channel in channels:
+        assert sorted(matcher.find(channel)) == sorted(p for p in left if patterns.matches(p, channel))
+
+
+@pytest.mark.parametrize("pattern", ["*", "**", "a.*", "*.b", "a.*.c", "a.**"])
+def test_whole_words_are_patterns(pattern: str) -> None:
+    assert patterns.is_pattern(pattern)
+    assert patterns.fault(pattern) is None
+
+
+@pytest.mark.parametrize("pattern", ["a*", "***", "**.a", "a.**.b", "a.b*", "*a.b"])
+def test_parts_of_words_are_not(pattern: str) -> None:
+    assert "is no pattern" in (patterns.fault(pattern) or "")
+
+
+def test_a_pattern_is_bounded_as_a_channel_is() -> None:
+    assert "63 are the most" in (patterns.fault("*." + "x" * 62) or "")
