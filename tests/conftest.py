@@ -71,6 +71,7 @@ def server() -> Iterator[str]:
     chosen = next((each for each in found if wanted in (None, str(each.major))), None)
     assert chosen is not None, f"no Postgres {wanted or ''} here; there are: {[each.major for each in found]}"
     options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
+    options["max_prepared_transactions"] = "1000"  # stand for writers in flight
     with temporary_folder() as folder:
         embedded = Embedded(folder / "data", bin_dir=chosen.bin, options=options)
         asyncio.run(embedded.start())
