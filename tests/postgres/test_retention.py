@@ -1,0 +1,111 @@
+"""Retention takes the oldest, tells the horizon, and never what somebody could not have seen."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from hub.postgres import retention
+from hub.postgres.connect import Connection, Target
+from tests.postgres.conftest import opened
+
+YEAR = timedelta(days=365)
+
+
+async def publish(connection: Connection, count: int = 1) -> list[int]:
+    return [await connection.fetchval("SELECT hub.publish('a', '1')") for _ in range(count)]
+
+
+async def make_old(connection: Connection, ids: list[int]) -> None:
+    await connection.execute(
+        "ALTER TABLE hub.events DROP CONSTRAINT own_xid"
+    )  # an update is no other transaction's row
+    await connection.execute("UPDATE hub.events SET published_at = now() - interval '8 days' WHERE id = ANY($1)", ids)
+
+
+async def left(connection: Connection) -> list[int]:
+    return [row["id"] for row in await connection.fetch("SELECT id FROM hub.events ORDER BY id")]
+
+
+async def horizon(connection: Connection) -> int:
+    value = await connection.fetchval("SELECT horizon::text::bigint FROM hub.log")
+    assert isinstance(value, int)
+    return value
+
+
+async def apply(connection: Connection, age: timedelta | None = None, count: int | None = None) -> int:
+    return sum([gone async for gone in retention.apply(connection, age=age, count=count)])
+
+
+async def test_what_is_older_goes_and_the_horizon_rises_with_it(connection: Connection) -> None:
+    old = await publish(connection, 5)
+    young = await publish(connection, 3)
+    greatest = await connection.fetchval("SELECT max(xid::text::bigint) FROM hub.events WHERE id = ANY($1)", old)
+    await make_old(connection, old)
+    assert await apply(connection, age=timedelta(days=7)) == 5
+    assert await left(connection) == young
+    assert await horizon(connection) == greatest + 1
+
+
+async def test_of_more_than_the_count_the_newest_stay(connection: Connection) -> None:
+    ids = await publish(connection, 10)
+    assert await apply(connection, count=4) == 6
+    assert await left(connection) == ids[-4:]
+    assert await apply(connection, count=4) == 0
+
+
+async def test_a_transaction_goes_as_a_whole_or_not_at_all(connection: Connection) -> None:
+    async with connection.transaction():
+        first = await publish(connection, 5)
+    last = await publish(connection, 3)
+    assert await apply(connection, count=4) == 0
+    assert await left(connection) == first + last
+    assert await apply(connection, count=3) == 5
+
+
+async def test_the_newest_stays_however_old_it_is(connection: Connection) -> None:
+    ids = await publish(connection, 3)
+    await make_old(connection, ids)
+    assert await apply(connection, age=timedelta(seconds=1)) == 2
+    assert await left(connection) == ids[-1:]
+
+
+async def test_it_goes_batch_by_batch(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 3)
+    ids = await publish(connection, 11)
+    assert [gone async for gone in retention.apply(connection, age=None, count=1)] == [3, 3, 3, 1]
+    assert await left(connection) == ids[-1:]
+
+
+async def test_nothing_goes_that_a_writer_still_open_could_stand_before(connection: Connection, database: str) -> None:
+    async with opened(Target(database)) as writer:
+        await writer.execute("BEGIN")
+        early = await publish(writer)
+        later = await publish(connection, 5)
+        assert await apply(connection, count=1) == 0
+        await writer.execute("COMMIT")
+        assert await left(connection) == sorted(early + later)
+    assert await apply(connection, count=1) == 5
+
+
+async def test_while_another_hub_is_at_it_this_one_lets_it_be(connection: Connection, database: str) -> None:
+    await publish(connection, 3)
+    async with opened(Target(database)) as other:
+        await other.execute("BEGIN; SELECT horizon FROM hub.log FOR UPDATE")
+        assert await apply(connection, count=1) == 0
+    assert await apply(connection, count=1) == 2
+
+
+async def test_without_limits_everything_stays(connection: Connection) -> None:
+    ids = await publish(connection, 3)
+    assert await apply(connection) == 0
+    assert await left(connection) == ids
+
+
+async def test_keys_are_forgotten_after_a_day(connection: Connection) -> None:
+    for key, age in (("old", "25 hours"), ("young", "23 hours")):
+        await connection.execute("SELECT hub.publish('a', '1', key => $1)", key)
+        await connection.execute(f"UPDATE hub.keys SET used_at = now() - interval '{age}' WHERE key = $1", key)
+    await apply(connection)
+    assert [row["key"] for row in await connection.fetch("SELECT key FROM hub.keys")] == ["young"]
