@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
+import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,11 +19,12 @@ from urllib.parse import urlsplit
 import orjson
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
+from cyclopts.validators import Number
 from dotenv import dotenv_values
 
-from hub import assets, channels, client, doctor, logs, loop, protocol, service
+from hub import assets, channels, client, doctor, event, logs, loop, protocol, service
 from hub.errors import SetupError
-from hub.postgres import binaries, embedded
+from hub.postgres import binaries, embedded, once
 from hub.postgres.checks import Finding
 from hub.postgres.connect import connect
 from hub.postgres.migrate import migrate as apply
@@ -34,6 +38,7 @@ app = App(
     result_action="return_value",
 )
 _INTERRUPTED: Final = 130
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def main() -> None:
@@ -180,23 +185,33 @@ def _psql(settings: Database) -> str:
 @app.command
 def publish(
     channel: str,
-    payload: Annotated[str, Parameter(help="JSON, or any text.", allow_leading_hyphen=True)],
+    payload: Annotated[
+        str, Parameter(help="JSON, or any text, which becomes a JSON string.", allow_leading_hyphen=True)
+    ],
     *,
+    tag: Annotated[list[str] | None, Parameter(help="A word to select by; may be given again.", negative="")] = None,
+    key: Annotated[str | None, Parameter(help="Publishes once only, however often it is used within 24 hours.")] = None,
+    notify: Annotated[bool, Parameter(help="Send a NOTIFY, which nobody stores, instead.", negative="")] = False,
     settings: Database | None = None,
 ) -> int:
-    """Publish one event, by NOTIFY, straight to the database."""
+    """Publish one durable event, straight to the database, and print its id."""
     settings = settings or Database()
-    if why := channels.fault(channel):
-        raise SetupError(f"The channel name {channel!r} {why}.")
-    size = len(payload.encode(errors="replace"))
-    if size > protocol.MAX_NOTIFY:
-        raise SetupError(f"The payload has {size} bytes; a NOTIFY carries {protocol.MAX_NOTIFY} at the most.")
+    tags = tag or []
+    if notify and (tags or key is not None):
+        raise SetupError("--tag and --key go with durable events only; leave them out beside --notify.")
+    _check_channel(channel)
+    _check_texts({"payload": payload, "key": key or "", "tag": "".join(tags)})
+    text = payload if notify else event.as_json(payload).decode()
+    _check_size(text, notify=notify)
 
     async def work() -> int:
         async with service.database(settings) as source:
             connection = await connect(service.target(settings, _dsn(source)), purpose="publish")
             try:
-                await connection.execute("SELECT pg_catalog.pg_notify($1, $2)", channel, payload)
+                if notify:
+                    await once.notify(connection, channel, text)
+                else:
+                    print(await once.publish(connection, channel, text, tags, key))
             finally:
                 await connection.close()
         return 0
@@ -204,10 +219,43 @@ def publish(
     return _run(settings, work())
 
 
+def _check_channel(name: str) -> None:
+    if why := channels.fault(name):
+        raise SetupError(f"The channel name {name!r} {why}.")
+    if channels.is_own(name):
+        raise SetupError(f"Names that start with `$` or `hub_` are the hub's own: {name!r}. Choose another one.")
+
+
+def _check_texts(texts: dict[str, str]) -> None:
+    """Bytes that are no UTF-8 come out of the shell as lone surrogates."""
+    for what, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise SetupError(f"The {what} is no UTF-8, which Postgres needs.") from None
+
+
+def _check_size(payload: str, *, notify: bool) -> None:
+    size, most = len(payload.encode()), protocol.MAX_NOTIFY if notify else protocol.MAX_PAYLOAD
+    if size > most:
+        kind, way_out = ("a NOTIFY", " Publish it without --notify.") if notify else ("an event", "")
+        raise SetupError(f"The payload has {size} bytes; {kind} carries {most} at the most.{way_out}")
+
+
 @app.command
 def listen(
-    *names: Annotated[str, Parameter(name="CHANNEL", help="Channels to subscribe to.")],
+    *names: Annotated[
+        str, Parameter(name="CHANNEL", help="Channels to subscribe to, or patterns: quote 'orders.*' for the shell.")
+    ],
     url: Annotated[str | None, Parameter(help="The hub's websocket; by default the one on this machine.")] = None,
+    since: Annotated[str | None, Parameter(help="Begin behind this cursor.")] = None,
+    last: Annotated[
+        int | None,
+        Parameter(help="Begin with the newest durable events, as many as this.", validator=Number(gte=1, lte=1000)),
+    ] = None,
+    state: Annotated[
+        Path | None, Parameter(help="Keep the cursor in this file, and go on from there if it has one.")
+    ] = None,
     settings: Settings | None = None,
 ) -> int:
     """Print events as lines of JSON; word of losses goes to standard error."""
@@ -217,30 +265,123 @@ def listen(
     address = url or f"ws://{settings.host}:{settings.port}/ws"
     if urlsplit(address).scheme not in ("ws", "wss"):
         raise SetupError(f"{address!r} is no websocket's address. One looks like ws://127.0.0.1:8080/ws.")
-
-    def lost(loss: client.Lost) -> None:
-        print(f"pghub: {loss.reason}; trying again in {loss.delay:.1f} s", file=sys.stderr)
+    if since is not None and last is not None:
+        raise SetupError("--since and --last exclude each other: begin behind a cursor, or with the newest events.")
+    if since is None and state is not None:
+        since = _read_state(state)
+    printer = _Printer(state, resumed=since is not None)
+    start: dict[str, Any] = {"since": since} if since is not None else {"last": last}
 
     async def work() -> int:
-        async for message in client.follow(address, names, on_lost=lost):
-            _show(message)
+        with _ending_between_messages():
+            async with aclosing(client.follow(address, names, **start, on_lost=_tell_lost)) as messages:
+                async for message in messages:
+                    printer.take(message)
         return 0
 
     return _run(settings, work())
 
 
-def _show(message: dict[str, Any]) -> None:
-    match message["type"]:
-        case "events":
-            lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in message["events"]]
-            sys.stdout.buffer.write(b"".join(lines))
-            sys.stdout.buffer.flush()
-        case "gap":
-            count = "events" if message["dropped"] is None else f"{message['dropped']} events"
-            concerned = ", ".join(message["channels"])
-            print(f"pghub: {count} of {concerned} were lost ({message['reason']})", file=sys.stderr)
-        case "subscribed":
-            print(f"pghub: listening to {', '.join(message['channels'])}", file=sys.stderr)
+def _read_state(path: Path) -> str | None:
+    """The cursor that was kept in the file `path`, None where there is no such file."""
+    try:
+        text = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        if path.absolute().parent.is_dir():
+            return None
+        raise SetupError(f"The state cannot be kept in {path}: there is no such folder. Make it first.") from None
+    except OSError as error:
+        raise SetupError(f"The state in {path} cannot be read: {error.strerror}. Name another file.") from None
+    except UnicodeDecodeError:
+        text = ""
+    if not _CURSOR.fullmatch(text):
+        raise SetupError(f"The file {path} holds no cursor. Remove it to begin anew, or give a cursor with --since.")
+    _say(f"going on from {path}")
+    return text
+
+
+def _write_state(path: Path, cursor: str) -> None:
+    """Put `cursor` into the file `path`, in one step: who is killed leaves the old one or the new one."""
+    path = path.resolve()  # a link stays one
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        beside.write_text(f"{cursor}\n", "ascii")
+        beside.replace(path)
+    except OSError as error:
+        raise SetupError(f"The state cannot be kept in {path}: {error.strerror}.") from None
+
+
+@contextlib.contextmanager
+def _ending_between_messages() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, where it waits, and quietly; a second one ends the program at once."""
+    task, running, asked = asyncio.current_task(), asyncio.get_running_loop(), False
+    assert task is not None
+
+    def terminate(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        running.call_soon_threadsafe(task.cancel)
+
+    # Not the loop's own handler, which would never run while a reader keeps us waiting in a write.
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not asked:
+            raise
+
+
+def _say(text: str) -> None:
+    print(f"pghub: {text}", file=sys.stderr)
+
+
+def _tell_lost(loss: client.Lost) -> None:
+    _say(f"{loss.reason}; trying again in {loss.delay:.1f} s")
+
+
+class _Printer:
+    """Prints what a client gets and then, not before it is out, keeps the cursor in the file `state`."""
+
+    def __init__(self, state: Path | None, *, resumed: bool) -> None:
+        self._state = state
+        self._resumed = resumed  # there is a cursor that it went on from
+
+    def take(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "events":
+                lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in message["events"]]
+                sys.stdout.buffer.write(b"".join(lines))
+                sys.stdout.buffer.flush()
+            case "gap":
+                _say(_loss(message))
+            case "subscribed":
+                _say(self._arrival(message))
+        if self._state is not None and (cursor := message.get("cursor")):
+            _write_state(self._state, cursor)
+
+    def _arrival(self, message: dict[str, Any]) -> str:
+        resumed, self._resumed = self._resumed, True
+        text = f"listening to {', '.join(message['channels'])}"
+        if not resumed:
+            return text
+        if not message["recovered"]:
+            return f"{text} again"
+        return f"{text} again, nothing lost{' but NOTIFYs' if message['ephemeral'] else ''}"
+
+
+def _loss(gap: dict[str, Any]) -> str:
+    """What a gap means to a person."""
+    concerned = ", ".join(gap["channels"])
+    match gap["reason"]:
+        case "expired":
+            return f"events of {concerned} before those that follow were deleted by retention"
+        case "reset":
+            return f"the log is another one: what was not read of {concerned} is lost, and what follows begins anew"
+        case "failover":
+            return f"Postgres lost what it had confirmed: events of {concerned} may come again"
+    count = "events" if gap["dropped"] is None else f"{gap['dropped']} events"
+    return f"{count} of {concerned} were lost ({gap['reason']})"
 
 
 @app.command(name="doctor")

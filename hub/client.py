@@ -13,17 +13,18 @@ import aiohttp
 import orjson
 
 from hub import backoff, errors, protocol
-from hub.errors import SetupError
+from hub.errors import Code, SetupError
 
 _DRAIN_SPREAD: Final = 5.0  # seconds over which clients come back to a hub that went away on purpose
 _CONNECT_TIMEOUT: Final = 10.0
 _MAX_FRAME: Final = 8 << 20
+_PASSING: Final = (Code.UNAVAILABLE, Code.INTERNAL)  # errors that another try may not meet
 _RECONNECT: Final = {close.code: close.reconnect for close in errors.CLOSE_CODES}
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The connection ended. It is made again after `delay` seconds; what is ephemeral is missed meanwhile."""
+    """The connection ended. It is made again after `delay` seconds; NOTIFYs are missed meanwhile."""
 
     reason: str
     delay: float
@@ -34,13 +35,27 @@ class RefusedError(SetupError):
 
 
 async def follow(
-    url: str, channels: Sequence[str], *, on_lost: Callable[[Lost], None] = lambda _: None
+    url: str,
+    channels: Sequence[str],
+    *,
+    since: str | None = None,
+    last: int | None = None,
+    ephemeral: bool = True,
+    on_lost: Callable[[Lost], None] = lambda _: None,
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """The hub's messages of type `subscribed`, `events` and `gap`, in order, for ever.
+    """The hub's messages of type `subscribed`, `events`, `gap` and `cursor`, in order, for ever.
 
-    Reconnects by itself; `on_lost` hears of it. Raises RefusedError where coming back would be no use: an
-    error frame, a close code that says so, something that is no hub.
+    Begins behind the cursor `since`, or with the newest `last` durable events, or else with what comes next.
+    `channels` may be patterns; without `ephemeral` no NOTIFYs are wanted.
+
+    A message's `cursor` is the position that it leads to. Whoever stores it together with what the message did, and
+    later begins with `since` that cursor, gets each durable event exactly once. A message without a cursor moves
+    nothing: it has NOTIFYs only, or word of their loss.
+
+    Reconnects by itself and goes on behind the last message; `on_lost` hears of it. Raises RefusedError where coming
+    back would be no use: an error frame, a close code that says so, something that is no hub.
     """
+    place = _Place(channels, since, last, ephemeral)
     attempt = 0
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
         while True:
@@ -48,7 +63,7 @@ async def follow(
             wait = backoff.delay(attempt)
             attempt += 1
             try:
-                async with aclosing(_once(session, url, channels)) as messages:
+                async with aclosing(_once(session, url, place)) as messages:
                     async for message in messages:
                         attempt = 0
                         yield message
@@ -60,6 +75,37 @@ async def follow(
             await asyncio.sleep(wait)
 
 
+class _Place:
+    """How far a follower got, through all its connections: behind `cursor`, if it has one yet.
+
+    There is one subscribe to a connection, so one cursor does for what is confirmed and for what is not: a replay
+    begins where the connection before it ended.
+    """
+
+    def __init__(self, channels: Sequence[str], since: str | None, last: int | None, ephemeral: bool) -> None:
+        self._command: dict[str, Any] = {"type": "subscribe", "id": 1, "channels": list(channels)}
+        if not ephemeral:
+            self._command["ephemeral"] = False
+        self._start = {"since": since, "last": last}
+        self._cursor: str | None = None
+        self._confirmed = False
+
+    def subscribe(self) -> str:
+        """The command that a new connection begins with."""
+        self._confirmed = False
+        start = self._start if self._cursor is None else {"since": self._cursor}
+        given = {name: value for name, value in start.items() if value is not None}
+        return orjson.dumps(self._command | given).decode()
+
+    def move(self, message: dict[str, Any]) -> None:
+        """Go where `message` leads. A cursor that leads nowhere is taken out of it."""
+        if message["type"] == "subscribed":
+            self._confirmed = True
+        if "for" not in message and not self._confirmed:
+            message.pop("cursor", None)  # it is of subscriptions that are confirmed, and there is none
+        self._cursor = message.get("cursor", self._cursor)
+
+
 class _Closed(Exception):  # noqa: N818 - not an error, an end
     def __init__(self, reason: str, delay: float = 0.0) -> None:
         super().__init__(reason)
@@ -67,12 +113,10 @@ class _Closed(Exception):  # noqa: N818 - not an error, an end
         self.delay = delay
 
 
-async def _once(
-    session: aiohttp.ClientSession, url: str, channels: Sequence[str]
-) -> AsyncGenerator[dict[str, Any], None]:
-    """The messages of one connection; ends by raising _Closed."""
+async def _once(session: aiohttp.ClientSession, url: str, place: _Place) -> AsyncGenerator[dict[str, Any], None]:
+    """The messages of one connection, which move `place`; ends by raising _Closed."""
     async with await _open(session, url) as socket:
-        await socket.send_str(orjson.dumps({"type": "subscribe", "id": 1, "channels": channels}).decode())
+        await socket.send_str(place.subscribe())
         patience: float | None = _CONNECT_TIMEOUT
         while True:
             received = await socket.receive(timeout=patience)
@@ -83,9 +127,17 @@ async def _once(
                 case "welcome":
                     patience = 2 * message["heartbeat"]
                 case "error":
-                    raise RefusedError(f"The hub refused: {message['message']}")
-                case "subscribed" | "events" | "gap":
-                    yield message
+                    raise _refused(message)
+                case "subscribed" | "events" | "gap" | "cursor":
+                    place.move(message)
+                    if message["type"] != "cursor" or "cursor" in message:
+                        yield message
+
+
+def _refused(error: dict[str, Any]) -> Exception:
+    if error.get("code") in _PASSING:
+        return _Closed(f"the hub cannot serve now: {error['message']}")
+    return RefusedError(f"The hub refused: {error['message']}")
 
 
 async def _open(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:

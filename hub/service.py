@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from hub import assets, demo, event, loop, stats
+from hub import assets, cursor, demo, event, loop, stats
 from hub.errors import SetupError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
@@ -33,6 +33,7 @@ from hub.web.app import Web
 from hub.web.ports import Limits, Ports
 
 _GOODBYE: Final = 1.0  # seconds that clients get to leave in
+_MAX_LINE: Final = 2 * cursor.MAX_LENGTH  # of a request: a cursor may stand in the URL
 _READERS: Final = 4  # connections that replays share
 _FIRST_READ: Final = 30.0  # seconds that the first look at the log may take
 
@@ -217,7 +218,7 @@ def _limits(settings: Settings) -> Limits:
 async def _serve(settings: Settings, ports: Ports, shown: Sequence[str]) -> AsyncIterator[str]:
     access = Access(settings.host, settings.origin_list)
     site = Web(ports, access=access, static=assets.folder("static"), channels=shown)
-    runner = web.AppRunner(site.app, access_log=None, shutdown_timeout=_GOODBYE)
+    runner = web.AppRunner(site.app, access_log=None, shutdown_timeout=_GOODBYE, max_line_size=_MAX_LINE)
     await runner.setup()
     try:
         tcp = web.TCPSite(runner, settings.host, settings.port, backlog=4096)

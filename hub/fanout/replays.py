@@ -90,8 +90,16 @@ class Replays:
     # Steps
 
     def _look_up(self, session: Session, work: Replay, upper: Cursor) -> None:
-        """Turn `last` into a position: a place behind which just these events lie."""
+        """Turn `last` into a position: a place behind which just these events lie.
+
+        The tail looks first: who has just published something expects to find it among the newest.
+        """
         assert work.last is not None
+        if not work.awaited:
+            work.awaited = True
+            self._read(session, work, self._log.fresh())
+            return
+        work.awaited = False
         ring = self._live.ring
         behind = ring.newest(work.selection, work.last)
         if behind is not None:

@@ -16,6 +16,7 @@ from hub.postgres.migrate import pending
 
 _QUEUE_FULL = 0.5  # of Postgres's notification queue; at 1.0 every NOTIFY fails
 _ROUND_TRIP = 5.0  # seconds
+_LONG_OPEN = 300.0  # seconds after which an open transaction is worth a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Fi
         yield await _role(connection)
         yield await _migrations(connection, sql)
         yield await _queue(connection)
+        if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.events')") is not None:
+            yield await _log(connection)
+            yield await _oldest_writer(connection)
     finally:
         await connection.close()
     yield await _notifications(pooled, direct)
@@ -76,6 +80,43 @@ async def _queue(connection: Connection) -> Finding:
         return Finding("ok", "queue", f"{usage:.0%} of the notification queue is used")
     text = f"The notification queue is {usage:.0%} full. Look for a session that listens in a long transaction."
     return Finding("warn", "queue", text)
+
+
+async def _log(connection: Connection) -> Finding:
+    """How much is kept, and since when. The number is the planner's: counting would read all of it."""
+    ((size, events, oldest, standing),) = await connection.fetch(
+        """
+        SELECT pg_catalog.pg_size_pretty(pg_catalog.pg_total_relation_size('hub.events')),
+               (SELECT greatest(reltuples, 0)::bigint FROM pg_catalog.pg_class WHERE oid = 'hub.events'::regclass),
+               (SELECT published_at FROM hub.events ORDER BY xid, id LIMIT 1),
+               (SELECT count(*) FROM (SELECT 1 FROM hub.events LIMIT 1) AS one)
+        """
+    )
+    if not standing:
+        return Finding("ok", "log", f"empty, {size}")
+    return Finding("ok", "log", f"about {events} events since {oldest:%Y-%m-%d %H:%M:%S} UTC, {size}")
+
+
+async def _oldest_writer(connection: Connection) -> Finding:
+    """Retention deletes nothing that came after the oldest transaction still open has begun to write."""
+    row = await connection.fetchrow(
+        """
+        SELECT who, since, extract(epoch FROM now() - since)::float8 AS seconds FROM (
+            SELECT format('process %s (%s)', pid, coalesce(nullif(application_name, ''), usename, backend_type)) AS who,
+                   xact_start AS since
+              FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+             UNION ALL
+            SELECT format('the prepared transaction %L', gid), prepared FROM pg_catalog.pg_prepared_xacts) AS open
+         ORDER BY since LIMIT 1
+        """
+    )
+    if row is None or row["seconds"] < _LONG_OPEN:
+        return Finding("ok", "retention", "nobody holds it back")
+    text = (
+        f"{row['who']} has had a transaction open for {row['seconds'] / 60:.0f} min: what was published since cannot "
+        "be deleted. Commit it, or end it with pg_terminate_backend or ROLLBACK PREPARED."
+    )
+    return Finding("warn", "retention", text)
 
 
 async def _notifications(pooled: Target, direct: Target) -> Finding:
