@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
-import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-import orjson
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
 from cyclopts.validators import Number
 from dotenv import dotenv_values
 
-from hub import assets, channels, client, doctor, event, logs, loop, protocol, service
+from hub import assets, channels, client, doctor, event, logs, loop, printer, protocol, service
 from hub.errors import SetupError
 from hub.postgres import binaries, embedded, once
 from hub.postgres.checks import Finding
@@ -38,7 +35,6 @@ app = App(
     result_action="return_value",
 )
 _INTERRUPTED: Final = 130
-_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def main() -> None:
@@ -104,7 +100,7 @@ def _greet(settings: Settings, running: service.Running, *, demo: bool) -> None:
         url = "" if settings.port == Settings.port else f" --url {address}/ws"
         print(
             "\n  Copy and try, in another terminal:\n"
-            f"""    {program} psql{folder} -c "NOTIFY orders, '{{\\"hello\\": \\"from psql\\"}}'"\n"""
+            f"""    {program} psql{folder} -c "SELECT hub.publish('orders', '{{\\"hello\\": \\"from psql\\"}}')"\n"""
             f"    {program} listen{url} orders\n"
             "  or in a browser's console:\n"
             f'    new WebSocket("{address}/ws?channel=orders").onmessage = m => console.log(m.data)'
@@ -268,120 +264,18 @@ def listen(
     if since is not None and last is not None:
         raise SetupError("--since and --last exclude each other: begin behind a cursor, or with the newest events.")
     if since is None and state is not None:
-        since = _read_state(state)
-    printer = _Printer(state, resumed=since is not None)
+        since = printer.read_state(state)
+    out = printer.Printer(state, resumed=since is not None)
     start: dict[str, Any] = {"since": since} if since is not None else {"last": last}
 
     async def work() -> int:
-        with _ending_between_messages():
-            async with aclosing(client.follow(address, names, **start, on_lost=_tell_lost)) as messages:
+        with printer.ending_between_messages():
+            async with aclosing(client.follow(address, names, **start, on_lost=printer.tell_lost)) as messages:
                 async for message in messages:
-                    printer.take(message)
+                    out.take(message)
         return 0
 
     return _run(settings, work())
-
-
-def _read_state(path: Path) -> str | None:
-    """The cursor that was kept in the file `path`, None where there is no such file."""
-    try:
-        text = path.read_text("ascii").strip()
-    except FileNotFoundError:
-        if path.absolute().parent.is_dir():
-            return None
-        raise SetupError(f"The state cannot be kept in {path}: there is no such folder. Make it first.") from None
-    except OSError as error:
-        raise SetupError(f"The state in {path} cannot be read: {error.strerror}. Name another file.") from None
-    except UnicodeDecodeError:
-        text = ""
-    if not _CURSOR.fullmatch(text):
-        raise SetupError(f"The file {path} holds no cursor. Remove it to begin anew, or give a cursor with --since.")
-    _say(f"going on from {path}")
-    return text
-
-
-def _write_state(path: Path, cursor: str) -> None:
-    """Put `cursor` into the file `path`, in one step: who is killed leaves the old one or the new one."""
-    path = path.resolve()  # a link stays one
-    beside = path.with_name(f"{path.name}.new")
-    try:
-        beside.write_text(f"{cursor}\n", "ascii")
-        beside.replace(path)
-    except OSError as error:
-        raise SetupError(f"The state cannot be kept in {path}: {error.strerror}.") from None
-
-
-@contextlib.contextmanager
-def _ending_between_messages() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, where it waits, and quietly; a second one ends the program at once."""
-    task, running, asked = asyncio.current_task(), asyncio.get_running_loop(), False
-    assert task is not None
-
-    def terminate(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        running.call_soon_threadsafe(task.cancel)
-
-    # Not the loop's own handler, which would never run while a reader keeps us waiting in a write.
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not asked:
-            raise
-
-
-def _say(text: str) -> None:
-    print(f"pghub: {text}", file=sys.stderr)
-
-
-def _tell_lost(loss: client.Lost) -> None:
-    _say(f"{loss.reason}; trying again in {loss.delay:.1f} s")
-
-
-class _Printer:
-    """Prints what a client gets and then, not before it is out, keeps the cursor in the file `state`."""
-
-    def __init__(self, state: Path | None, *, resumed: bool) -> None:
-        self._state = state
-        self._resumed = resumed  # there is a cursor that it went on from
-
-    def take(self, message: dict[str, Any]) -> None:
-        match message["type"]:
-            case "events":
-                lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in message["events"]]
-                sys.stdout.buffer.write(b"".join(lines))
-                sys.stdout.buffer.flush()
-            case "gap":
-                _say(_loss(message))
-            case "subscribed":
-                _say(self._arrival(message))
-        if self._state is not None and (cursor := message.get("cursor")):
-            _write_state(self._state, cursor)
-
-    def _arrival(self, message: dict[str, Any]) -> str:
-        resumed, self._resumed = self._resumed, True
-        text = f"listening to {', '.join(message['channels'])}"
-        if not resumed:
-            return text
-        if not message["recovered"]:
-            return f"{text} again"
-        return f"{text} again, nothing lost{' but NOTIFYs' if message['ephemeral'] else ''}"
-
-
-def _loss(gap: dict[str, Any]) -> str:
-    """What a gap means to a person."""
-    concerned = ", ".join(gap["channels"])
-    match gap["reason"]:
-        case "expired":
-            return f"events of {concerned} before those that follow were deleted by retention"
-        case "reset":
-            return f"the log is another one: what was not read of {concerned} is lost, and what follows begins anew"
-        case "failover":
-            return f"Postgres lost what it had confirmed: events of {concerned} may come again"
-    count = "events" if gap["dropped"] is None else f"{gap['dropped']} events"
-    return f"{count} of {concerned} were lost ({gap['reason']})"
 
 
 @app.command(name="doctor")
