@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Env
 from cyclopts.validators import Number
 from dotenv import dotenv_values
@@ -27,11 +28,21 @@ from hub.postgres.connect import connect
 from hub.postgres.migrate import migrate as apply
 from hub.settings import Database, Settings
 
+
+class _Environment(Env):
+    """Reads settings from HUB_…, and nothing else: a HUB_KEY left in the environment is no option of a command."""
+
+    def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        settings = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Settings)}
+        chosen = ArgumentCollection(each for each in arguments if each.name in settings)  # type: ignore[no-untyped-call]
+        super().__call__(app, commands, chosen)
+
+
 app = App(
     name="pghub",
     help="Fans Postgres events out to websocket clients.",
     version=version("pghub"),
-    config=Env("HUB_", command=False),
+    config=_Environment("HUB_", command=False),
     result_action="return_value",
 )
 _INTERRUPTED: Final = 130

@@ -1,15 +1,17 @@
 // The dashboard: a client of the hub like any other. What comes from the hub is shown as text, never as HTML.
 
-import { connect } from "/client.js"
+import { connect, matcher } from "/client.js"
 
 const KEPT = 1_000 // entries of the feed, those that wait while it is paused counted apart
 const PAGE = 100 // rows that are drawn at first, and more at a time when the reader comes near their end
+const LAST = 20 // events that a channel of the address line begins with
 const STATS = "$hub"
 const $ = id => document.getElementById(id)
 const clone = id => $(id).content.firstElementChild.cloneNode(true)
 const clip = (text, length = 400) => (text.length > length ? `${text.slice(0, length)}…` : text)
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 })
 const number = new Intl.NumberFormat("en")
+const plural = (count, what) => `${number.format(count)} ${what}${count === 1 ? "" : "s"}`
 
 const hub = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`)
 
@@ -47,11 +49,14 @@ hub.subscribe(STATS, ({ payload }) => {
 // Channels: the address line remembers them, so that a view can be shared
 
 const subscriptions = new Map() // name → {subscription, chip, confirmed}
+const isPattern = name => name.includes("*")
+const channelOf = name => name?.replace(/[*]+/g, "new") // one to publish to that a subscription of this name hears
+const asked = new URLSearchParams(location.search).get("last")
 
-const subscribe = name => {
+const subscribe = (name, last) => {
   $("subscribe-error").textContent = ""
   if (subscriptions.has(name)) return
-  const subscription = hub.subscribe(name, add, { onGap: gap => note(name, gap) })
+  const subscription = hub.subscribe(name, add, { last, onGap: gap => note(name, gap) })
   const entry = { subscription, chip: chipOf(name), confirmed: false }
   subscriptions.set(name, entry)
   $("chips").append(entry.chip)
@@ -101,7 +106,8 @@ const showConfirmed = () => {
 const remember = () => {
   const names = [...subscriptions.keys()]
   const query = new URLSearchParams(names.map(name => ["channel", name]))
-  history.replaceState(null, "", query.size ? `?${query}` : location.pathname)
+  if (asked) query.set("last", asked)
+  history.replaceState(null, "", names.length ? `?${query}` : location.pathname)
   showConfirmed()
   offer(names)
   showEmpty()
@@ -120,7 +126,7 @@ const offer = names => {
 $("subscribe").addEventListener("submit", submit => {
   submit.preventDefault()
   subscribe($("channel").value)
-  $("publish-channel").value ||= $("channel").value
+  $("publish-channel").value ||= channelOf($("channel").value)
   $("channel").value = ""
 })
 
@@ -135,20 +141,40 @@ let paused = false
 let drawing = false
 let received = 0
 
+/** An event that several subscriptions mean comes to each of them; the feed has what is durable once. */
+const seen = new Set()
+
 const add = event => {
+  const { id } = event
+  if (id !== null) {
+    if (seen.has(id)) return
+    seen.add(id)
+    if (seen.size > 4 * KEPT) seen.delete(seen.values().next().value)
+  }
   received += 1
   keep({ at: event.at, channel: event.channel, event })
 }
 
 const note = (name, { reason, dropped }) => {
-  const count = dropped === null ? "events may be missing" : `${number.format(dropped)} events are missing`
+  if (reason === "reset") seen.clear() // another log counts from the beginning again
+  const notifies = dropped === null ? "NOTIFYs may be missing" : `${plural(dropped, "NOTIFY")} missing`
   const texts = {
-    listener: `${name}: ${count}, since the hub lost its connection to Postgres`,
-    overflow: `${name}: ${count}, since this page read too slowly`,
-    reconnect: `${name}: ${count}, since this page was not connected`,
+    listener: `${notifies}, since the hub lost its connection to Postgres`,
+    overflow: `${notifies}, since this page read too slowly`,
+    reconnect: `${notifies}, since this page was not connected`,
+    expired: "durable events are missing: the log keeps none so old",
+    reset: "durable events may be missing: the log is another one",
   }
-  keep({ at: new Date().toISOString(), channel: name, text: texts[reason] ?? `${name}: ${count}` })
+  tellAll(name, `${name}: ${texts[reason] ?? "events may be missing"}`)
 }
+
+const tellAll = (channel, text, good = false) => keep({ at: new Date().toISOString(), channel, text, good })
+
+hub.addEventListener("resumed", ({ detail: { channels, replayed, recovered } }) => {
+  if (!channels.some(name => subscriptions.has(name))) return
+  const count = replayed ? `${plural(replayed, "event")} replayed` : "no durable event meanwhile"
+  tellAll("", `resumed: ${count}, ${recovered ? "nothing lost" : "but not all that there were"}`, recovered)
+})
 
 const keep = entry => {
   fresh.push(entry)
@@ -184,8 +210,9 @@ const filter = () => {
   const wanted = $("search").value.toLowerCase()
   const only = $("only").value
   if (!wanted && !only) return () => true
+  const meant = matcher(only)
   return entry =>
-    (!only || entry.channel === only) &&
+    (!only || !entry.channel || entry.channel === only || meant(entry.channel)) &&
     (!wanted || entry.channel.toLowerCase().includes(wanted) || textOf(entry).toLowerCase().includes(wanted))
 }
 
@@ -245,8 +272,13 @@ const row = entry => {
   time.textContent = clock.format(new Date(entry.at))
   if (!entry.event) {
     item.querySelector(".text").textContent = entry.text
+    item.classList.toggle("good", entry.good)
     return item
   }
+  const kind = item.querySelector(".kind")
+  kind.textContent = entry.event.id === null ? "NOTIFY" : `#${entry.event.id}`
+  kind.title = entry.event.id === null ? "Came by NOTIFY, and is kept nowhere" : "Durable: its id in the log"
+  kind.classList.toggle("durable", entry.event.id !== null)
   const channel = item.querySelector(".channel")
   channel.textContent = channel.title = entry.channel
   item.querySelector(".line").textContent = clip(textOf(entry))
@@ -268,12 +300,18 @@ const showEmpty = () => {
   $("empty-text").textContent = searching
     ? "Nothing in the feed matches."
     : name === undefined
-      ? "Subscribe to a channel, then notify it from psql:"
+      ? "Subscribe to a channel, then publish to it from psql:"
       : "Waiting for events. Send one from psql:"
-  const channel = name ?? "orders"
+  $("empty-code").textContent = exampleFor(name ?? "orders")
+}
+
+const exampleFor = name => {
+  const channel = channelOf(name)
+  const publish = `SELECT hub.publish('${channel.replaceAll("'", "''")}', '{"id": 1}');`
+  if (isPattern(name)) return publish // which means durable events only
   const plain = /^[a-z_][a-z0-9_]*$/.test(channel)
   const identifier = plain ? channel : `"${channel.replaceAll('"', '""')}"`
-  $("empty-code").textContent = `NOTIFY ${identifier}, '{"id": 1}';`
+  return `${publish}\n-- or, for those who listen now only:\nNOTIFY ${identifier}, '{"id": 1}';`
 }
 
 const pause = () => {
@@ -318,8 +356,9 @@ $("publish").addEventListener("submit", async submit => {
     result.classList.toggle("bad", bad)
   }
   try {
-    await hub.publish($("publish-channel").value, payloadOf($("payload").value), { durable: false })
-    say(`Published at ${new Date().toLocaleTimeString("en-GB")}`, false)
+    const durable = !$("notify").checked
+    const id = await hub.publish($("publish-channel").value, payloadOf($("payload").value), { durable })
+    say(`Published ${durable ? `as #${id}` : "by NOTIFY"} at ${new Date().toLocaleTimeString("en-GB")}`, false)
   } catch (error) {
     say(error.message, true)
   }
@@ -384,6 +423,7 @@ $("theme").addEventListener("click", () => {
   sparkline()
 })
 
-for (const name of new URLSearchParams(location.search).getAll("channel")) if (name) subscribe(name)
-$("publish-channel").value = subscriptions.keys().next().value ?? ""
+const last = asked ? Number(asked) || undefined : LAST
+for (const name of new URLSearchParams(location.search).getAll("channel")) if (name) subscribe(name, last)
+$("publish-channel").value = channelOf(subscriptions.keys().next().value) ?? ""
 showEmpty()

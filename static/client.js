@@ -2,8 +2,11 @@
 //
 //   import { connect } from "http://127.0.0.1:8080/client.js"
 //   const hub = connect()
-//   const orders = hub.subscribe("orders", event => …, { onGap: gap => … })
-//   await hub.publish("chat", { text: "hi" }, { durable: false })
+//   const orders = hub.subscribe("orders", event => …, { last: 20, onGap: gap => … })
+//   const id = await hub.publish("chat", { text: "hi" })
+//
+// What is durable comes exactly once, and in order, however often the connection is lost: the client knows how far it
+// has got, as a cursor of the hub's, and has the rest replayed. What came by NOTIFY meanwhile is lost, as a gap tells.
 
 /** Close codes after which coming back is no use. */
 const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 4401, 4403, 4440])
@@ -14,6 +17,8 @@ const MOST_DELAY = 30_000
 const HANDSHAKE_TIMEOUT = 10_000
 const STEADY = MOST_DELAY // a connection that lasted this long was a good one: the next delay starts small again
 const MOST_OUTSTANDING = 256
+const MOST_NAMES = 1_000 // in one subscribe
+const MOST_ASKS = 16 // subscribes that wait for their answer: so many the hub replays for at a time
 
 /** What the hub refused, or what became of a request. `code` is the hub's, or "disconnected" or "closed". */
 export class HubError extends Error {
@@ -36,6 +41,17 @@ export const delayBefore = (attempt, random = Math.random) =>
  */
 export const connect = (url = defaultUrl()) => new Hub(url)
 
+const isPattern = name => name.includes("*")
+const WILD = { __proto__: null, "*": "[^.]*", "**": ".*" }
+
+/** A test for channels by the name of a subscription, which is a channel, or a pattern of words between dots. */
+export const matcher = name => {
+  if (!isPattern(name)) return channel => channel === name
+  const words = name.split(".").map(word => WILD[word] ?? word.replace(/[\\^$.|?+()[\]{}*]/g, "\\$&"))
+  const regex = new RegExp(`^${words.join("\\.")}$`, "s")
+  return channel => regex.test(channel) && !/^(\$|hub_)/.test(channel) // the hub's own are never meant
+}
+
 const defaultUrl = () => {
   const url = new URL("/ws", import.meta.url)
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:"
@@ -45,9 +61,14 @@ const defaultUrl = () => {
 /**
  * Keeps one websocket open and what was subscribed to, subscribed.
  *
- * Events (CustomEvent, with `detail`): "state" ({state, delay?, code?}), "events" (the events of one frame),
- * "gap" ({channels, reason, dropped}), "error" (a HubError that belongs to no request). States: "connecting",
- * "open", "waiting" (a lost connection, to be made again after `delay` milliseconds), "closed" (for good).
+ * Events (CustomEvent, with `detail`): "state" ({state, delay?, code?}), "events" (those of one frame),
+ * "gap" ({channels, reason, dropped}), "resumed" ({channels, replayed, recovered}: after a lost connection these are
+ * live again, so many durable events were replayed, and whether that is all there were), "error" (a HubError that
+ * belongs to no request). States: "connecting", "open", "waiting" (a lost connection, to be made again after `delay`
+ * milliseconds), "closed" (for good).
+ *
+ * Each subscription is at one of three places: live, where it shares the hub's cursor with all others that are; in a
+ * subscribe that was not answered yet, with that one's own; or, without a connection, at its own `since` or `last`.
  */
 export class Hub extends EventTarget {
   #url
@@ -58,13 +79,14 @@ export class Hub extends EventTarget {
   #timer = null
   #silence = null
   #nextId = 1
-  #requests = new Map() // id → {resolve, reject, publish?}
+  #requests = new Map() // id → {resolve, reject, publish?}, or {ask} for a subscribe
   #outstanding = 0
   #waiting = [] // publishes that go out when one of the outstanding is answered
   #channels = new Map() // name → Set of subscriptions
-  #confirmed = new Set() // names that the hub has confirmed on this connection
-  #latest = new Map() // name → id of the last subscribe that asked for it
-  #known = new Set() // names that were confirmed at some time since they were subscribed to
+  #patterns = new Map() // those of the names that are patterns → their tests
+  #cursor = null
+  #asked = 0 // subscribes that wait for their answer
+  #queue = [] // those that go out when one of these is answered
 
   constructor(url) {
     super()
@@ -80,29 +102,41 @@ export class Hub extends EventTarget {
   }
 
   /**
+   * How far all live subscriptions have got, as what `since` takes on another day; null before the first is live.
+   *
+   * For one that may be in a replay, ask the subscription itself.
+   */
+  get cursor() {
+    return this.#cursor
+  }
+
+  /**
    * Calls `onEvent` with each event ({channel, id, at, payload, tags}) of `channel`, and `onGap` where some were lost.
+   *
+   * `channel` may be a pattern: `orders.*` means one word more, `orders.**` one or more. Patterns mean durable events
+   * only; with `ephemeral: false` so does a channel. Durable events come from now on, unless `since` (a cursor) or
+   * `last` (a number, the newest so many) asks for earlier ones; each subscription gets its own.
    *
    * Several subscriptions of one channel are one on the wire. `ready` resolves when the hub has confirmed the first
    * time, and rejects with a HubError where it refuses (the subscription is closed then) or is closed before.
    */
-  subscribe(channel, onEvent, { onGap } = {}) {
+  subscribe(channel, onEvent, options = {}) {
     if (this.state === "closed") throw new HubError("closed", "This connection was closed.")
-    const subscription = new Subscription(channel, onEvent, onGap, () => this.#leave(subscription))
-    const others = this.#channels.get(channel)
-    if (others) others.add(subscription)
-    else {
-      this.#channels.set(channel, new Set([subscription]))
-      if (this.#welcome) this.#subscribe([channel])
-    }
-    if (this.#confirmed.has(channel)) subscription.confirm()
+    const hub = { cursor: () => this.#cursor, leave: () => this.#leave(subscription) }
+    const subscription = new Subscription(channel, onEvent, options, hub)
+    const others = this.#named(channel)
+    this.#channels.set(channel, new Set([...others, subscription]))
+    if (isPattern(channel)) this.#patterns.set(channel, matcher(channel))
+    if (this.#welcome) this.#join(subscription, others)
     return subscription
   }
 
   /**
-   * Publishes; resolves with the event's id (null for an ephemeral one) after the commit.
+   * Publishes; resolves with the event's id after the commit, or with null for a NOTIFY, which `durable: false` makes.
    *
    * Rejects with a HubError, or with a TypeError where `payload` cannot be written as JSON. The code "disconnected"
-   * means that nobody knows whether it happened.
+   * means that nobody knows whether it happened. With a `key`, a string of the page's own making, it may be published
+   * again all the same: within a day the hub takes each key once, and answers with the same id.
    */
   publish(channel, payload, { durable = true, tags, key } = {}) {
     if (!this.#welcome) return Promise.reject(new HubError("disconnected", "There is no connection to the hub."))
@@ -153,13 +187,17 @@ export class Hub extends EventTarget {
     const socket = this.#socket
     this.#socket = null
     this.#welcome = null
-    this.#confirmed.clear()
-    this.#outstanding = 0
+    for (const each of this.#all()) {
+      if (each.live) each.goOn(this.#cursor, { replayed: 0, recovered: true })
+      else if (each.ask) each.goOn(each.ask.cursor, each.ask.resume)
+    }
+    this.#outstanding = this.#asked = 0
     const requests = [...this.#requests.values(), ...this.#waiting]
     this.#requests.clear()
     this.#waiting = []
+    this.#queue = []
     if (socket && socket.readyState < WebSocket.CLOSING) socket.close()
-    for (const { reject } of requests) reject(error)
+    for (const { reject } of requests) reject?.(error)
   }
 
   #end(message, code) {
@@ -168,8 +206,9 @@ export class Hub extends EventTarget {
     globalThis.removeEventListener?.("online", this.#online)
     const error = new HubError("closed", message)
     this.#drop(error)
-    for (const subscriptions of this.#channels.values()) for (const each of subscriptions) each.refuse(error)
+    for (const each of this.#all()) each.end(error)
     this.#channels.clear()
+    this.#patterns.clear()
     this.#set("closed", { code })
   }
 
@@ -206,9 +245,11 @@ export class Hub extends EventTarget {
       case "welcome":
         return this.#welcomed(message)
       case "events":
-        return this.#events(message.events)
+        return this.#events(message)
       case "gap":
         return this.#gap(message)
+      case "cursor":
+        return this.#reach(message.cursor)
       case "error":
       case "subscribed":
       case "unsubscribed":
@@ -222,22 +263,53 @@ export class Hub extends EventTarget {
     this.#welcome = message
     this.#openedAt = performance.now()
     this.#expect(2_000 * message.heartbeat)
-    const names = [...this.#channels.keys()]
-    for (let start = 0; start < names.length; start += 100) this.#subscribe(names.slice(start, start + 100))
+    this.#ask(this.#all())
     this.#set("open")
   }
 
-  #events(events) {
+  /** Delivers, and then moves the cursor: nothing comes between, so that an event and its cursor are never apart. */
+  #events(message) {
+    const at = this.#place(message)
+    if (!at) return
+    const { events } = message
+    if (at.ask?.resume) at.ask.resume.replayed += events.length
     this.#tell("events", events)
+    const concerned = new Map() // channel → subscriptions; one that is made meanwhile has come too late
     for (const event of events) {
-      for (const subscription of this.#channels.get(event.channel) ?? []) subscription.deliver(event)
+      const { channel } = event
+      if (!concerned.has(channel)) concerned.set(channel, this.#meaning(channel).filter(at.has))
+      for (const each of concerned.get(channel)) each.deliver(event)
     }
+    this.#reach(message.cursor, at.ask)
   }
 
-  #gap({ channels, reason, dropped }) {
-    const gap = { channels, reason, dropped }
+  #gap(message) {
+    const at = this.#place(message)
+    if (!at) return
+    const { channels, reason, dropped, cursor } = message
+    if (at.ask?.resume) at.ask.resume.recovered = false
+    // Without a cursor it is about what came by NOTIFY, which not everybody wants.
+    const concerned = each => at.has(each) && (cursor !== undefined || each.ephemeral)
+    this.#miss({ channels, reason, dropped }, channels.flatMap(name => this.#named(name)).filter(concerned))
+    this.#reach(message.cursor, at.ask)
+  }
+
+  #miss(gap, subscriptions) {
     this.#tell("gap", gap)
-    for (const name of channels) for (const each of this.#channels.get(name) ?? []) each.missed(gap)
+    for (const each of subscriptions) each.missed(gap)
+  }
+
+  /** Where a message belongs: to the subscribe whose replay it is part of, or to all that is live. */
+  #place(message) {
+    if (message.for === undefined) return { has: each => each.live }
+    const ask = this.#requests.get(message.for)?.ask
+    return ask && { ask, has: each => each.ask === ask }
+  }
+
+  #reach(cursor, ask) {
+    if (cursor === undefined) return
+    if (ask) ask.cursor = cursor
+    else this.#cursor = cursor
   }
 
   #answer(message) {
@@ -248,12 +320,13 @@ export class Hub extends EventTarget {
       return
     }
     this.#requests.delete(message.id)
+    if (request.ask) return this.#decide(request.ask, message, error)
     if (request.publish) {
       this.#outstanding -= 1
       this.#waiting.shift()?.send()
     }
-    if (error) request.reject(error)
-    else request.resolve(message)
+    if (error) request.reject?.(error)
+    else request.resolve?.(message)
   }
 
   // What goes out
@@ -269,71 +342,153 @@ export class Hub extends EventTarget {
     this.#socket.send(text)
   }
 
-  #subscribe(names) {
-    // A channel that was left, or left and taken up again meanwhile, is no concern of this answer.
-    const wanted = () => names.filter(name => this.#latest.get(name) === id)
-    const answer = {
-      resolve: () => this.#subscribed(wanted()),
-      reject: error => this.#refused(wanted(), error),
-    }
-    const id = this.#request({ type: "subscribe", channels: names }, answer)
-    for (const name of names) this.#latest.set(name, id)
+  // Subscriptions
+
+  #all() {
+    return [...this.#channels.values()].flatMap(subscriptions => [...subscriptions])
   }
 
-  #subscribed(names) {
-    const again = names.filter(name => this.#known.has(name))
-    for (const name of names) {
-      this.#confirmed.add(name)
-      this.#known.add(name)
-      for (const subscription of this.#channels.get(name)) subscription.confirm()
+  #named(name) {
+    return [...(this.#channels.get(name) ?? [])]
+  }
+
+  /** Those that mean `channel`, by its name or by a pattern. */
+  #meaning(channel) {
+    const found = this.#named(channel)
+    for (const [pattern, matches] of this.#patterns) if (matches(channel)) found.push(...this.#named(pattern))
+    return found
+  }
+
+  /** Begins one on this connection; where `others` of its name get all that it wants, the hub need not hear of it. */
+  #join(subscription, others) {
+    const enough = each => each.ephemeral || !subscription.ephemeral
+    const found = isPlain(subscription) ? others.filter(enough) : []
+    const asking = found.find(({ ask }) => ask && isPlain(ask))?.ask
+    if (found.some(each => each.live)) subscription.confirm()
+    else if (asking) asking.add(subscription)
+    else this.#ask([subscription])
+  }
+
+  /** Subscribes: with one command for all that begin at one place, and one for each that wants the `last` so many. */
+  #ask(subscriptions) {
+    // Options are the name's on the wire, not the listener's: NOTIFYs come if one of them wants them.
+    const durable = name => !isPattern(name) && !this.#named(name).some(each => each.ephemeral)
+    const place = each => JSON.stringify([each.since, durable(each.channel), each.resume])
+    const groups = Map.groupBy(subscriptions, each => (each.last === undefined ? place(each) : each))
+    for (const group of groups.values()) {
+      const named = [...Map.groupBy(group, each => each.channel).values()]
+      for (let start = 0; start < named.length; start += MOST_NAMES) {
+        this.#queue.push(new Ask(named.slice(start, start + MOST_NAMES).flat(), durable(group[0].channel)))
+      }
     }
-    // What was sent while nobody listened is gone: the hub keeps no ephemeral events.
-    if (again.length) this.#gap({ channels: again, reason: "reconnect", dropped: null })
+    this.#askOn()
+  }
+
+  #askOn() {
+    while (this.#queue.length && this.#asked < MOST_ASKS) {
+      const ask = this.#queue.shift()
+      const { since, last, names: channels } = ask
+      if (!channels.length) continue // they were closed meanwhile
+      this.#asked += 1
+      this.#request({ type: "subscribe", channels, since, last, ephemeral: ask.durable ? false : undefined }, { ask })
+    }
+  }
+
+  #decide(ask, message, error) {
+    this.#asked -= 1
+    if (error) this.#refused(ask, error)
+    else this.#subscribed(ask, message)
+    this.#askOn()
+  }
+
+  #subscribed({ subscriptions, resume, names }, { cursor, recovered, ephemeral = [] }) {
+    this.#reach(cursor)
+    for (const each of subscriptions) each.confirm()
+    if (!resume || !subscriptions.size) return
+    this.#tell("resumed", { channels: names, replayed: resume.replayed, recovered: recovered && resume.recovered })
+    // What came by NOTIFY while nobody listened is gone: the hub keeps none of it.
+    const listening = [...subscriptions].filter(each => each.ephemeral && ephemeral.includes(each.channel))
+    const channels = [...new Set(listening.map(each => each.channel))]
+    if (channels.length) this.#miss({ channels, reason: "reconnect", dropped: null }, listening)
   }
 
   /** A subscribe is all or nothing: the channels that the hub objects to are given up, the others asked for again. */
-  #refused(names, error) {
-    if (error.code === "disconnected" || error.code === "closed") return
+  #refused(ask, error) {
     if (error.code === "unavailable") return this.#closed(0)
-    const named = names.filter(name => error.channels.includes(name))
-    const bad = named.length ? named : names
-    const rest = names.filter(name => !bad.includes(name))
-    for (const name of bad) {
-      for (const subscription of this.#channels.get(name)) subscription.refuse(error)
-      this.#forget(name)
+    const all = [...ask.subscriptions]
+    const named = all.filter(each => error.channels.includes(each.channel))
+    // Cancelled is what an unsubscribe of this client's own took with it: then who is left is innocent.
+    const cancelled = error.code === "cancelled"
+    const bad = cancelled || named.length ? named : all
+    for (const each of all) each.goOn(ask.cursor, ask.resume)
+    for (const each of bad) {
+      each.end(error)
+      this.#remove(each)
     }
-    if (rest.length) this.#subscribe(rest)
-    this.#tell("error", error)
+    this.#ask(all.filter(each => !bad.includes(each)))
+    if (!cancelled) this.#tell("error", error)
   }
 
   #leave(subscription) {
-    const others = this.#channels.get(subscription.channel)
-    if (!others?.delete(subscription) || others.size) return
-    this.#forget(subscription.channel)
-    if (this.#welcome) {
-      const ignored = { resolve: () => {}, reject: () => {} }
-      this.#request({ type: "unsubscribe", channels: [subscription.channel] }, ignored)
+    subscription.ask?.subscriptions.delete(subscription)
+    if (this.#remove(subscription) && this.#welcome) {
+      this.#request({ type: "unsubscribe", channels: [subscription.channel] }, {})
     }
   }
 
-  #forget(name) {
-    for (const names of [this.#channels, this.#confirmed, this.#known, this.#latest]) names.delete(name)
+  /** Forgets it; returns whether it was the last of its name. */
+  #remove(subscription) {
+    const { channel } = subscription
+    const others = this.#channels.get(channel)
+    if (!others?.delete(subscription) || others.size) return false
+    this.#channels.delete(channel)
+    this.#patterns.delete(channel)
+    return true
   }
 }
 
-/** One listener's share of a channel. */
+const isPlain = ({ since, last }) => since === undefined && last === undefined
+
+/** One subscribe that the hub has not confirmed: `cursor` is how far its replay has got, if there is one. */
+class Ask {
+  cursor = null
+
+  constructor(subscriptions, durable) {
+    const [{ since, last, resume }] = subscriptions // in this they are all the same
+    Object.assign(this, { since, last, durable, resume: resume && { ...resume } })
+    this.subscriptions = new Set()
+    for (const each of subscriptions) this.add(each)
+  }
+
+  get names() {
+    return [...new Set([...this.subscriptions].map(each => each.channel))]
+  }
+
+  add(subscription) {
+    this.subscriptions.add(subscription)
+    subscription.ask = this
+  }
+}
+
+/** One listener's share of a channel. A page has `channel`, `ready`, `cursor` and `close`; the rest is the Hub's. */
 class Subscription {
+  live = false // confirmed on this connection
+  ask = null // the subscribe under way that it is in
+  resume = null // {replayed, recovered} since the connection was lost on which it was live
   #onEvent
   #onGap
-  #leave
+  #hub
   #resolve
   #reject
 
-  constructor(channel, onEvent, onGap, leave) {
+  constructor(channel, onEvent, { onGap, since, last, ephemeral = true }, hub) {
     this.channel = channel
+    this.since = since ?? undefined // a page that has stored no cursor yet gives null
+    this.last = last ?? undefined
+    this.ephemeral = ephemeral && !isPattern(channel)
     this.#onEvent = onEvent
     this.#onGap = onGap
-    this.#leave = leave
+    this.#hub = hub
     this.ready = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -341,23 +496,41 @@ class Subscription {
     this.ready.catch(() => {}) // who does not ask need not hear
   }
 
+  /** How far this one has got, as what `since` takes; null where there is nothing to go on from. */
+  get cursor() {
+    return this.live ? this.#hub.cursor() : (this.ask?.cursor ?? this.since ?? null)
+  }
+
   /** Ends it: nothing is delivered any more. */
   close() {
+    this.end(new HubError("closed", "This subscription was closed."))
+    this.#hub.leave()
+  }
+
+  end(error) {
     this.#onEvent = this.#onGap = undefined
-    this.refuse(new HubError("closed", "This subscription was closed."))
-    this.#leave()
-  }
-
-  confirm() {
-    this.#resolve()
-  }
-
-  refuse(error) {
     this.#reject(error)
   }
 
+  confirm() {
+    this.live = true
+    this.ask = this.resume = null
+    this.since = this.last = undefined
+    this.#resolve()
+  }
+
+  /** Has to be asked for again: from `cursor` on if it has got there, else as the last time. */
+  goOn(cursor, resume) {
+    this.live = false
+    this.ask = null
+    this.resume = resume
+    if (cursor === null) return
+    this.since = cursor
+    this.last = undefined
+  }
+
   deliver(event) {
-    this.#guard(() => this.#onEvent?.(event))
+    if (this.ephemeral || event.id !== null) this.#guard(() => this.#onEvent?.(event))
   }
 
   missed(gap) {

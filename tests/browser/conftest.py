@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from playwright.async_api import Browser, Page, async_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BLANK = '<!doctype html><link rel="icon" href="/favicon.svg" />'
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
+# A page that a test makes up comes from no address at all, and then may not connect to a local one.
+QUIET.append("--disable-features=LocalNetworkAccessChecks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,3 +62,78 @@ async def open_page(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
     yield open_one
     # A violated Content-Security-Policy is an error on the console too.
     assert not [text for text in complaints if not any(word in text for word in expected)]
+
+
+class Wire:
+    """A TCP proxy between the browser and the hub that can be cut, at once or after so many bytes from the hub."""
+
+    def __init__(self, upstream: int) -> None:
+        self._upstream = upstream
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.down = False
+        """Whether nobody gets through."""
+        self.rations: list[int] = []
+        """After how many bytes from the hub each of the next websockets is cut."""
+        self.cuts = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """End all connections, as a network does that is gone: in the middle of a frame, without a word."""
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.down:
+            writer.transport.abort()
+            return
+        hub_reader, hub_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        head = await reader.read(1 << 16)
+        ration = self.rations.pop(0) if b"Upgrade: websocket" in head and self.rations else None
+        hub_writer.write(head)
+        self._open |= {writer: None, hub_writer: None}
+        ways = [self._pass(reader, hub_writer, None), self._pass(hub_reader, writer, ration)]
+        tasks = {asyncio.create_task(way) for way in ways}
+        self._tasks |= tasks
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks -= tasks
+        for end in (writer, hub_writer):
+            self._open.pop(end, None)
+            end.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ration: int | None) -> None:
+        while data := await reader.read(1 << 14):
+            if ration is not None:
+                data, ration = data[:ration], ration - len(data)
+            writer.write(data)
+            await writer.drain()
+            if ration is not None and ration <= 0:
+                await asyncio.sleep(0.05)  # for what was sent to arrive
+                self.cuts += 1
+                return
+
+    async def end(self) -> None:
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def wire(hub_url: str) -> AsyncIterator[Wire]:
+    """A wire to the hub at `hub_url`."""
+    between = Wire(int(hub_url.rpartition(":")[2]))
+    server = await asyncio.start_server(between.accept, "127.0.0.1", 0)
+    between.port = server.sockets[0].getsockname()[1]
+    try:
+        yield between
+    finally:
+        server.close()
+        await between.end()

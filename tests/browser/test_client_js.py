@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from hub.errors import CLOSE_CODES
+from hub.patterns import is_pattern, matches
 from tests.conftest import Hub, running
 
 START = """async url => {
@@ -36,8 +37,8 @@ SCRIPTED = """async url => {
         say(message) { this.onmessage({ data: JSON.stringify(message) }); }
         welcome(heartbeat = 25) { this.say({ type: "welcome", protocol: 1, heartbeat }); }
         confirm() {
-            const { id, channels } = this.sent.at(-1);
-            this.say({ type: "subscribed", id, channels });
+            const { id, channels } = this.sent.findLast(command => command.type === "subscribe");
+            this.say({ type: "subscribed", id, channels, cursor: `${id}`, recovered: true, ephemeral: channels });
         }
     };
     window.connect = connect;
@@ -108,7 +109,7 @@ async def test_a_refusal_is_an_error_with_the_hubs_code(hub: Hub, open_page: Cal
     page = await open_page(hub.url)
     await page.evaluate(START, hub.url)
     refused = "error => [error.name, error.code]"
-    assert await page.evaluate(f"hub.publish('a', 1).catch({refused})") == ["HubError", "unsupported"]
+    assert await page.evaluate(f"hub.publish('hub_x', 1).catch({refused})") == ["HubError", "forbidden"]
     assert await page.evaluate(f"hub.subscribe('hub_x', () => {{}}).ready.catch({refused})") == [
         "HubError",
         "forbidden",
@@ -221,11 +222,11 @@ async def test_after_a_partial_refusal_the_others_come_back_and_hear_of_the_gap(
         const { id } = sockets[0].sent[0];
         sockets[0].say({ type: "error", id, code: "forbidden", message: "No.", channels: ["bad"] });
         sockets[0].confirm();
-        return [log, sockets[0].sent.map(command => command.channels)];
+        return [log, sockets[0].sent.map(command => [command.since, command.channels])];
     }"""
     said, asked = await page.evaluate(log)
     assert said == ["open", "waiting", "connecting", "open", "forbidden", "a reconnect", "c reconnect"]
-    assert asked == [["a", "bad", "c", "new"], ["a", "c", "new"]]
+    assert asked == [["1", ["a", "bad", "c"]], [None, ["new"]], ["1", ["a", "c"]]]
 
 
 async def test_publishes_over_the_limit_wait_and_one_that_is_no_json_takes_no_place(
@@ -285,6 +286,172 @@ async def test_what_an_older_client_does_not_know_is_passed_over(hub: Hub, open_
         return log;
     }"""
     assert await page.evaluate(payload) == ["open", 7]
+
+
+async def test_each_cursor_is_moved_by_its_own_frames_and_kept_through_a_lost_connection(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    log = """() => {
+        const events = (cursor, channel, ask, id = 1) =>
+            sockets[0].say({ type: "events", for: ask, events: [{ channel, id, payload: cursor }], cursor });
+        const follow = (name, options) => hub.subscribe(name, event => log.push(`${name} ${event.payload}`), options);
+        begin();
+        follow("a");
+        sockets[0].welcome();
+        sockets[0].confirm();
+        const b = follow("b.*", { since: "b0" });
+        const c = follow("c", { last: 3 });
+        const d = follow("d");
+        const ids = sockets[0].sent.map(({ id }) => id);
+        events("live", "a");
+        events("b1", "b.x", ids[1]);
+        events("unasked", "a", ids[1]);
+        events("too early", "b.x");
+        events("nobody's", "a", 999);
+        events(undefined, "a", undefined, null);
+        sockets[0].say({ type: "cursor" });
+        const before = [hub.cursor, b.cursor, c.cursor, d.cursor];
+        sockets[0].say({ type: "cursor", cursor: "beat" });
+        sockets[0].say({ type: "gap", for: ids[1], channels: ["b.*"], reason: "expired", dropped: null, cursor: "b2" });
+        sockets[0].onclose({ code: 1006 });
+        dispatchEvent(new Event("online"));
+        sockets[0].welcome();
+        const asked = sockets[0].sent.map(({ channels, since, last }) => [channels[0], since, last]);
+        return [log.filter(text => text.includes(" ")), before, asked];
+    }"""
+    told, before, asked = await page.evaluate(log)
+    assert told == ["a live", "b.* b1", "a undefined"]
+    assert before == ["too early", "unasked", None, None]
+    assert asked == [["a", "beat", None], ["b.*", "b2", None], ["c", None, 3], ["d", None, None]]
+
+
+async def test_what_a_resume_replayed_is_counted_through_a_second_loss(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await scripted(hub, open_page)
+    resumed = """() => {
+        const resumed = [];
+        begin().addEventListener("resumed", ({ detail }) => resumed.push(detail));
+        hub.subscribe("a", () => {});
+        const again = () => {
+            sockets[0].onclose({ code: 1006 });
+            dispatchEvent(new Event("online"));
+            sockets[0].welcome();
+        };
+        const events = cursor => sockets[0].say({
+            type: "events", for: sockets[0].sent[0].id, events: [1, 2].map(id => ({ channel: "a", id })), cursor,
+        });
+        sockets[0].welcome();
+        sockets[0].confirm();
+        again();
+        events("x");
+        again();
+        events("y");
+        sockets[0].confirm();
+        again();
+        sockets[0].confirm();
+        return resumed;
+    }"""
+    assert await page.evaluate(resumed) == [
+        {"channels": ["a"], "replayed": 4, "recovered": True},
+        {"channels": ["a"], "replayed": 0, "recovered": True},
+    ]
+
+
+async def test_gaps_of_what_came_by_notify_are_told_to_those_who_want_it(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    gaps = """() => {
+        begin();
+        const listen = (label, name, options) =>
+            hub.subscribe(name, () => {}, { ...options, onGap: ({ reason }) => log.push(`${label} ${reason}`) });
+        listen("all", "a");
+        listen("durable", "a", { ephemeral: false });
+        sockets[0].welcome();
+        const asked = sockets[0].sent.map(({ channels, ephemeral }) => [channels, ephemeral]);
+        sockets[0].confirm();
+        sockets[0].say({ type: "gap", channels: ["a"], reason: "listener", dropped: null });
+        sockets[0].say({ type: "gap", channels: ["a"], reason: "reset", dropped: null, cursor: "r" });
+        return [asked, log, hub.cursor];
+    }"""
+    assert await page.evaluate(gaps) == [
+        [[["a"], None]],
+        ["open", "all listener", "all reset", "durable reset"],
+        "r",
+    ]
+
+
+async def test_one_who_wants_notifies_asks_for_a_channel_again_that_was_durable_only(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    asked = """() => {
+        begin();
+        hub.subscribe("a", () => {}, { ephemeral: false });
+        sockets[0].welcome();
+        sockets[0].confirm();
+        for (const ephemeral of [false, true, true]) hub.subscribe("a", () => {}, { ephemeral });
+        sockets[0].confirm();
+        hub.subscribe("a", () => {});
+        return sockets[0].sent.map(({ channels, ephemeral }) => [channels, ephemeral]);
+    }"""
+    assert await page.evaluate(asked) == [[["a"], False], [["a"], None]]
+
+
+async def test_no_more_than_sixteen_subscribes_are_under_way(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await scripted(hub, open_page)
+    counts = """() => {
+        begin();
+        const all = Array.from({ length: 20 }, (_, n) => hub.subscribe(`c${n}`, () => {}, { last: 1 }));
+        sockets[0].welcome();
+        const first = sockets[0].sent.length;
+        all[16].close();
+        sockets[0].confirm();
+        const names = sockets[0].sent.filter(({ type }) => type === "subscribe").map(({ channels }) => channels[0]);
+        return [first, names.length, names.at(-1)];
+    }"""
+    assert await page.evaluate(counts) == [16, 17, "c17"]
+
+
+async def test_a_replay_that_an_unsubscribe_cancelled_goes_on_without_that_channel(
+    hub: Hub, open_page: Callable[..., Any]
+) -> None:
+    page = await scripted(hub, open_page)
+    asked = """() => {
+        begin().addEventListener("error", ({ detail }) => log.push(detail.code));
+        const [a] = ["a", "b"].map(name => hub.subscribe(name, () => {}, { since: "0" }));
+        sockets[0].welcome();
+        const { id } = sockets[0].sent[0];
+        sockets[0].say({ type: "events", for: id, events: [], cursor: "1" });
+        a.close();
+        hub.subscribe("a", () => {});
+        sockets[0].say({ type: "error", id, code: "cancelled", message: "It was.", channels: ["a"] });
+        return [log, sockets[0].sent.map(({ type, channels, since }) => [type, channels, since])];
+    }"""
+    assert await page.evaluate(asked) == [
+        ["open"],
+        [
+            ["subscribe", ["a", "b"], "0"],
+            ["unsubscribe", ["a"], None],
+            ["subscribe", ["a"], None],
+            ["subscribe", ["b"], "1"],
+        ],
+    ]
+
+
+async def test_patterns_mean_what_they_mean_to_the_hub(hub: Hub, open_page: Callable[..., Any]) -> None:
+    page = await open_page(hub.url, blank=True)
+    patterns = ["*", "**", "a.*", "a.**", "*.b", "a.*.c", "a+.*", "ü.x y.**", ".*", "a.", "$.*"]
+    channels = ["a", "a.b", "a.b.c", "a.", ".b", "a+.b", "aa.b", "ü.x y.z", "$hub", "hub_bell", "hub_a.b", "axb", "$.a"]
+    table = """async ([url, patterns, channels]) => {
+        const { matcher } = await import(url + "/client.js");
+        return patterns.map(pattern => channels.filter(matcher(pattern)));
+    }"""
+    expected = [
+        [name for name in channels if (matches(pattern, name) if is_pattern(pattern) else pattern == name)]
+        for pattern in patterns
+    ]
+    assert await page.evaluate(table, [hub.url, patterns, channels]) == expected
 
 
 async def test_an_address_that_is_none_is_told_at_once(hub: Hub, open_page: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -30,6 +31,10 @@ async def live(page: Page, count: int = 1) -> None:
 
 async def notify(producer: asyncpg.Connection, channel: str, payload: str) -> None:
     await producer.execute("SELECT pg_notify($1, $2)", channel, payload)
+
+
+async def publish(producer: asyncpg.Connection, channel: str, *numbers: int) -> None:
+    await producer.execute("SELECT hub.publish($1, to_jsonb(n)) FROM unnest($2::int[]) AS n", channel, list(numbers))
 
 
 async def test_the_first_load_shows_what_to_do_and_the_first_event(
@@ -122,7 +127,61 @@ async def test_publishing_from_the_form_comes_back_and_bad_json_is_told(
     await page.fill("#payload", '{"text": "hi"}')
     await page.click("#publish button")
     await expect(page.locator("#publish-result")).to_contain_text("Published")
+    await expect(page.locator("#publish-result")).to_contain_text("as #1")
     await expect(page.locator(".event .line")).to_have_text('{"text":"hi"}')
+    await expect(page.locator(".event .kind")).to_have_text("#1")
+    await page.get_by_label("As a NOTIFY").check()
+    await page.click("#publish button")
+    await expect(page.locator("#publish-result")).to_contain_text("by NOTIFY")
+    await expect(page.locator(".event .kind")).to_have_text(["NOTIFY", "#1"])
+
+
+async def test_what_is_durable_shows_its_id_and_the_newest_are_there_at_once(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders")
+    await live(page)
+    await publish(producer, "orders", *range(1, 31))
+    await expect(page.locator(".event .kind").first).to_have_text("#30")
+    await notify(producer, "orders", "31")
+    await expect(page.locator(".event .kind").first).to_have_text("NOTIFY")
+    await page.reload()
+    await expect(page.locator(".event .line")).to_have_text([str(n) for n in range(30, 10, -1)])
+    await page.goto(f"{hub.url}/?channel=orders&last=2")
+    await expect(page.locator(".event .kind")).to_have_text(["#30", "#29"])
+    assert "last=2" in page.url
+
+
+async def test_a_pattern_is_a_subscription_like_any_other(
+    hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    page = await open_page(f"{hub.url}/?channel=orders.new")
+    await page.fill("#channel", "orders.*")
+    await page.keyboard.press("Enter")
+    await live(page, 2)
+    await publish(producer, "orders.new", 1)
+    await publish(producer, "orders.old", 2)
+    await expect(page.locator(".event .channel")).to_have_text(["orders.old", "orders.new"])
+    await page.get_by_label("Show one channel only").select_option("orders.new")
+    await expect(page.locator(".event .line")).to_have_text(["1"])
+    await page.get_by_label("Show one channel only").select_option("orders.*")
+    await expect(page.locator(".event .line")).to_have_text(["2", "1"])
+
+
+async def test_after_a_restart_of_the_hub_the_page_says_what_was_replayed(
+    database: str, open_page: Callable[..., Any], producer: asyncpg.Connection
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with running(database, port=port) as hub:
+        page = await open_page(f"{hub.url}/?channel=orders.*", expect="WebSocket connection")
+        await live(page)
+    await expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
+    await publish(producer, "orders.new", *range(1, 13))
+    async with running(database, port=port):
+        await live(page)
+        await expect(page.locator(".note")).to_have_text([re.compile("resumed: 12 events replayed, nothing lost")])
+        await expect(page.locator(".event .line")).to_have_text([str(n) for n in range(12, 0, -1)])
 
 
 async def test_markup_is_shown_as_text(hub: Hub, open_page: Callable[..., Any], producer: asyncpg.Connection) -> None:
@@ -148,7 +207,7 @@ async def test_after_a_restart_of_the_hub_the_page_comes_back_and_says_what_it_m
     await expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
     async with running(database, port=port):
         await live(page)
-        await expect(page.locator(".note")).to_contain_text("not connected")
+        await expect(page.locator(".note").first).to_contain_text("not connected")
         await notify(producer, "orders", "again")
         await expect(page.locator(".event .line")).to_have_text('"again"')
 

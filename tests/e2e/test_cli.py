@@ -170,6 +170,12 @@ def test_commands_start_and_stop_the_embedded_postgres_where_no_hub_runs(data_di
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
+def test_the_environment_sets_settings_and_no_options_of_commands(database: str) -> None:
+    environment = {"HUB_DATABASE_URL": database, "HUB_KEY": "left", "HUB_TAG": "over", "HUB_NOTIFY": "1"}
+    ids = [pghub("publish", "orders", "1", env=environment).stdout for _ in range(2)]
+    assert ids == ["1\n", "2\n"]
+
+
 def test_doctor_finds_a_healthy_database_healthy(database: str) -> None:
     report = pghub("doctor", env={"HUB_DATABASE_URL": database})
     assert report.returncode == 0, report

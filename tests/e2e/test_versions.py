@@ -27,4 +27,6 @@ async def test_the_hub_runs_on_this_version(found: binaries.Binaries, data_dir: 
                 assert orjson.loads(await socket.recv())["type"] == kind
             await producer.execute("NOTIFY orders, '42'")
             assert orjson.loads(await socket.recv())["events"][0]["payload"] == 42
+            await producer.execute("SELECT hub.publish('orders', '43')")
+            assert orjson.loads(await socket.recv())["events"][0]["payload"] == 43
         await producer.close()
