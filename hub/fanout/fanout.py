@@ -6,7 +6,7 @@ to it, and whoever changes a session's selection finds it in one of these two st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -113,12 +113,16 @@ class Fanout:
                 session.unknown |= lost & session.selection.ephemeral
         self._sweep.schedule(batch)
 
-    def jump(self, channels: Iterable[str], position: Cursor) -> None:
+    def jump(self, counts: Mapping[str, int], position: Cursor) -> None:
         """Go on at `position` without the events before it, which are in the log and too many for a batch.
 
-        Those who want some of them, which are of these `channels`, read them from the log, each at its own pace.
+        Those who want some of them read them from the log, each at its own pace. `counts` says how many each channel
+        has.
         """
-        groups = {group: None for name in channels for group in self._groups.matching(name, ephemeral=False)}
+        self.events_in += sum(counts.values())
+        for name in counts.keys() & self.channels.keys():
+            self.channels[name].events += counts[name]
+        groups = {group: None for name in counts for group in self._groups.matching(name, ephemeral=False)}
         for session in [session for group in groups for session in group.members]:
             self._sweep.settle(session)
             if session.behind is None:

@@ -11,6 +11,7 @@ from hub.fanout.sessions import Session
 from hub.patterns import Matcher, is_pattern
 from hub.selection import Selection
 
+_OVERFLOW: Final = "overflow"
 _REMEMBERED: Final = 10_000  # channels whose patterns are known without a search
 
 
@@ -20,7 +21,7 @@ class Group:
     `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches.
     """
 
-    __slots__ = ("in_sweep", "lost", "members", "pending", "pending_bytes", "selection")
+    __slots__ = ("in_sweep", "members", "pending", "pending_bytes", "selection")
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
@@ -28,24 +29,25 @@ class Group:
         self.pending: list[Item] = []
         self.pending_bytes = 0
         self.in_sweep: list[Item] = []
-        self.lost: dict[str, int] = {}  # ephemeral events dropped since pending was full, by channel
 
     def add(self, batch: Batch, item: Event | Gap, room: int) -> None:
-        """Append what `batch` brought. Over `room` pending bytes an ephemeral event is dropped and counted."""
+        """Append what `batch` brought. Over `room` pending bytes a gap takes the place of ephemeral events."""
         if isinstance(item, Event):
             if not item.id and self.pending_bytes + len(item.json) > room and self.pending:
-                self.lost[item.channel] = self.lost.get(item.channel, 0) + 1
+                self._drop(batch, item)
                 return
             self.pending_bytes += len(item.json)
         self.pending.append((batch, item))
 
-    def take(self, number: int) -> bytes:
-        """Move what is pending, up to batch `number`, into the sweep and return its frames, made once for all."""
-        if self.lost:
-            gap = Gap(frozenset(self.lost), "overflow", sum(self.lost.values()))
-            last = self.pending[-1][0]
-            self.pending.append((last._replace(number=number), gap))
-            self.lost = {}
+    def _drop(self, batch: Batch, event: Event) -> None:
+        _, last = self.pending[-1]
+        if isinstance(last, Gap) and last.reason == _OVERFLOW and last.dropped is not None:
+            self.pending[-1] = batch, Gap(last.channels | {event.channel}, _OVERFLOW, last.dropped + 1)
+        else:
+            self.pending.append((batch, Gap(frozenset((event.channel,)), _OVERFLOW, 1)))
+
+    def take(self) -> bytes:
+        """Move what is pending into the sweep and return its frames, made once for all members."""
         self.in_sweep, self.pending, self.pending_bytes = self.pending, [], 0
         return pack(self.in_sweep)
 

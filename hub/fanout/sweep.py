@@ -111,7 +111,7 @@ class Sweep:
     def _next(self) -> tuple[Group, bytes, Iterator[Session]]:
         group = next(iter(self._dirty))
         del self._dirty[group]
-        data = group.take(self._last)
+        data = group.take()
         self._crowded.discard(group)
         if self._room is not None and not self._crowded:
             self._room.set_result(None)

@@ -8,7 +8,7 @@ on the next connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn, Protocol
 
@@ -81,7 +81,8 @@ SELECT now.snapshot::text, now.generation, now.horizon::text::bigint AS horizon,
 _JUMP: Final = f"""
 {_NOW}
 SELECT now.snapshot::text, now.generation, w.xid, w.id, w.published_at,
-       ARRAY(SELECT DISTINCT channel FROM ({_UNSEEN}) AS unseen) AS channels
+       (SELECT jsonb_object_agg(channel, events)
+          FROM (SELECT channel, count(*) AS events FROM ({_UNSEEN}) AS unseen GROUP BY channel) AS counted) AS counts
   FROM now LEFT JOIN LATERAL ({_GREATEST}) AS w ON true
 """  # noqa: S608
 _NEWEST: Final = f"""
@@ -101,7 +102,7 @@ class Sink(Protocol):
 
     def start(self, floor: Cursor, events: Sequence[Event], position: Cursor) -> None: ...
     def sink(self, events: Sequence[Event], position: Cursor) -> None: ...
-    def jump(self, channels: Iterable[str], position: Cursor) -> None: ...
+    def jump(self, counts: Mapping[str, int], position: Cursor) -> None: ...
     def reset(self, position: Cursor) -> None: ...
     async def room(self) -> None: ...
 
@@ -288,8 +289,8 @@ class Tail:
         """
         row = await connection.fetchrow(_JUMP, self._raw, timeout=_LONG)
         assert row is not None
-        log.info("tail_jumped", channels=len(row["channels"]))
-        self._sink.jump(row["channels"], self._go_to(row, position, _witness(row)))
+        log.info("tail_jumped", channels=len(row["counts"]), events=sum(row["counts"].values()))
+        self._sink.jump(row["counts"], self._go_to(row, position, _witness(row)))
 
     async def _start(self, connection: Connection) -> None:
         """Learn where the log stands, and its newest events, in one snapshot."""

@@ -176,6 +176,18 @@ async def test_more_than_a_group_may_have_pending_is_dropped_and_announced() -> 
     assert gap["reason"] == "overflow"
 
 
+async def test_who_changes_their_set_while_a_group_overflows_hears_of_it_too() -> None:
+    fanout = Fanout(Unread(), max_buffer=1 << 20, max_pending=500, chunk=1)
+    _, (session, outlet) = client(fanout, "a"), client(fanout, "a")
+    fanout.sink([make(0)])  # written to the first; the second's turn comes later
+    fanout.sink([make(number) for number in range(1, 100)])
+    join(fanout, session, "b")
+    await turns(10)
+    events, gap, subscribed = outlet.messages()
+    assert subscribed["type"] == "subscribed"
+    assert gap["dropped"] == 100 - len(payloads([events]))
+
+
 async def test_who_does_not_read_is_not_read_from() -> None:
     fanout = Fanout(Unread(), max_buffer=ROOM)
     session, outlet = client(fanout, "a")

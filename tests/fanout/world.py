@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -104,7 +105,7 @@ class Hub:
         self.raw = now
         self.position = Cursor(GENERATION, now.tightened(witness.xid if witness else 0), witness)
         if jump and new:
-            self.fanout.jump({each.channel for each in new}, self.position)
+            self.fanout.jump(Counter(each.channel for each in new), self.position)
         elif new or self.position != self.fanout.position:
             self.fanout.sink(new, self.position)
 
