@@ -29,12 +29,17 @@ async def publish(
     A `key` that was used within 24 hours gives the id of then. Raises SetupError where nothing was published, or
     nobody knows whether it was.
     """
+    arguments = channel, payload, list(tags)
     try:
-        number: int = await connection.fetchval(
-            "SELECT hub.publish($1, $2::text::jsonb, $3, $4)", channel, payload, list(tags), key
-        )
+        if key is None:
+            number: int = await connection.fetchval("SELECT hub.publish($1, $2::text::jsonb, $3)", *arguments)
+        else:
+            once = "SELECT hub.publish_once($1, $2::text::jsonb, tags => $3, key => $4)"
+            number = await connection.fetchval(once, *arguments, key)
     except _FAILURES as error:
-        raise SetupError(await _reason(connection, error)) from None
+        raise SetupError(
+            await _reason(connection, error, "hub.publish" if key is None else "hub.publish_once")
+        ) from None
     return number
 
 
@@ -46,7 +51,7 @@ async def notify(connection: Connection, channel: str, payload: str) -> None:
         raise SetupError(await _reason(connection, error)) from None
 
 
-async def _reason(connection: Connection, error: Exception) -> str:
+async def _reason(connection: Connection, error: Exception, function: str = "hub.publish") -> str:
     match error:
         case asyncpg.CheckViolationError() if limit := _LIMITS.get(getattr(error, "constraint_name", "")):
             return limit
@@ -56,7 +61,7 @@ async def _reason(connection: Connection, error: Exception) -> str:
             role = await connection.fetchval("SELECT pg_catalog.quote_ident(current_user)")
             return (
                 f"The role {role} may not publish: {_text(error)}. Run GRANT USAGE ON SCHEMA hub TO {role}; "
-                f"GRANT EXECUTE ON FUNCTION hub.publish TO {role};"
+                f"GRANT EXECUTE ON FUNCTION {function} TO {role};"
             )
         case asyncpg.PostgresError() | asyncpg.DataError():
             return f"Postgres refuses the event: {_text(error)}."

@@ -29,7 +29,8 @@ SELECT item.channel, item.payload::jsonb, {_TAGS} FROM {_ITEMS} ORDER BY item.pl
 RETURNING id
 """  # noqa: S608 - made of constants
 _PUBLISH: Final = f"""
-SELECT hub.publish(item.channel, item.payload::jsonb, {_TAGS}, item.key) AS id
+SELECT CASE WHEN item.key IS NULL THEN hub.publish(item.channel, item.payload::jsonb, {_TAGS})
+            ELSE hub.publish_once(item.channel, item.payload::jsonb, item.key, {_TAGS}) END AS id
   FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
                WITH ORDINALITY AS given (channel, payload, tags, key, place) ORDER BY place) AS item
 """  # noqa: S608

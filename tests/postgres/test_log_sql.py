@@ -74,7 +74,7 @@ async def test_payloads_and_tags_are_bounded(producer: asyncpg.Connection) -> No
 
 
 async def test_a_key_makes_a_second_publish_safe(producer: asyncpg.Connection) -> None:
-    publish = "SELECT hub.publish('a', $1::jsonb, key => $2)"
+    publish = "SELECT hub.publish_once('a', $1::jsonb, $2)"
     first = await producer.fetchval(publish, "1", "k")
     assert await producer.fetchval(publish, "1", "k") == first
     assert await producer.fetchval(publish, "2", "other") != first
@@ -90,8 +90,8 @@ async def test_of_two_publishes_with_one_key_at_once_the_second_waits_and_publis
 ) -> None:
     other = await another()
     await producer.execute("BEGIN")
-    first = await producer.fetchval("SELECT hub.publish('a', '1', key => 'k')")
-    second = asyncio.create_task(other.fetchval("SELECT hub.publish('a', '1', key => 'k')"))
+    first = await producer.fetchval("SELECT hub.publish_once('a', '1', 'k')")
+    second = asyncio.create_task(other.fetchval("SELECT hub.publish_once('a', '1', 'k')"))
     while not await producer.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
         await asyncio.sleep(0.01)
     await producer.execute("COMMIT")

@@ -105,7 +105,7 @@ async def test_without_limits_everything_stays(connection: Connection) -> None:
 
 async def test_keys_are_forgotten_after_a_day(connection: Connection) -> None:
     for key, age in (("old", "25 hours"), ("young", "23 hours")):
-        await connection.execute("SELECT hub.publish('a', '1', key => $1)", key)
+        await connection.execute("SELECT hub.publish_once('a', '1', $1)", key)
         await connection.execute(f"UPDATE hub.keys SET used_at = now() - interval '{age}' WHERE key = $1", key)
     await apply(connection)
     assert [row["key"] for row in await connection.fetch("SELECT key FROM hub.keys")] == ["young"]
