@@ -5,9 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+
+
+def free_port() -> int:
+    """A port that is free now, for a hub that is to come back on it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager
