@@ -63,7 +63,10 @@ class Web:
             ports.pulse.forget(session)
 
         socket = Socket(max_frame=ports.limits.frame, on_close=leave)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:
+            return web.Response()  # the client has gone in the middle of the handshake; aiohttp lets it be
         session = fanout.open(transport_of(request))
         client = Client(ports, socket, session)
         self._sockets[socket] = None

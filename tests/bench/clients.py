@@ -27,8 +27,7 @@ class Client(asyncio.Protocol):
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = transport  # type: ignore[assignment]  # a TCP connection's is a Transport
         transport.write(self._request)
 
     def connection_lost(self, _error: Exception | None) -> None:
