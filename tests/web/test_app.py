@@ -7,6 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from hub.web.socket import Socket
+
 
 async def test_the_dashboard_is_served_under_a_strict_policy(site: Any) -> None:
     answer = await site.http.get(site.url + "/")
@@ -59,3 +61,19 @@ async def test_a_broken_handshake_leaves_nothing_behind(site: Any) -> None:
     answer = await site.http.get(site.url + "/ws", headers={"Upgrade": "websocket", "Connection": "Upgrade"})
     assert answer.status == 400
     assert not site.ports.fanout.sessions
+
+
+async def test_a_client_that_leaves_in_the_handshake_is_no_error(
+    site: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a close between the request and its handler's first step, so here the answer finds it closed."""
+
+    async def gone(*_: Any) -> None:
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Socket, "prepare", gone)
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await site.connect()
+    assert (await (await site.connect()).receive())["type"] == "welcome"
+    assert not caplog.records
