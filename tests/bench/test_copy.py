@@ -54,11 +54,13 @@ def test_a_million_rows_by_copy(data_dir: Path) -> None:
         await asyncio.sleep(5)
         before, start = memory(process), time.perf_counter()
         connection = await asyncpg.connect(embedded.dsn)
-        await connection.copy_to_table(
-            "events", schema_name="hub", columns=["channel", "payload"], source=lines(), timeout=300
-        )
+        try:
+            await connection.copy_to_table(
+                "events", schema_name="hub", columns=["channel", "payload"], source=lines(), timeout=300
+            )
+        finally:
+            connection.terminate()  # uvloop would wait for it for ever
         copied = time.perf_counter() - start
-        await connection.close()
         while len(bulk) < ROWS:
             await asyncio.sleep(0.05)
         delivered = time.perf_counter()
