@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from urllib.parse import urlsplit
 
 _PONG = b"\x8a\x80\x00\x00\x00\x00"  # masked, as a client's frames have to be; empty, as the hub's pings are
 
 
 class Client(asyncio.Protocol):
-    """Hands each text frame to `on_frame`, and answers pings. `pause` and `go_on` stop and start reading."""
+    """Hands each text frame to `on_frame`, and answers pings. `pause` and `go_on` stop and start reading.
+
+    What `on_frame` raises ends the connection and is kept for `until`.
+    """
 
     def __init__(self, request: bytes, on_frame: Callable[[Client, bytes], None]) -> None:
         self._request = request
@@ -25,6 +29,7 @@ class Client(asyncio.Protocol):
         self._open = False
         self.transport: asyncio.Transport
         self.closed = False
+        self.failure: Exception | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a TCP connection's is a Transport
@@ -40,6 +45,13 @@ class Client(asyncio.Protocol):
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except Exception as error:
+            self.failure = error
+            self.transport.abort()
+
+    def _take(self, data: bytes) -> None:
         buffer = self._buffer
         buffer += data
         if not self._open:
@@ -104,6 +116,38 @@ async def connect(
                     return client
 
     return list(await asyncio.gather(*(one(query) for query in queries)))
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    url: str, queries: Sequence[str], on_frame: Callable[[Client, bytes], None]
+) -> AsyncIterator[list[Client]]:
+    """As `connect`; at the end the clients are gone.
+
+    What is still open when uvloop closes is a warning there, which pytest makes an error, which stops uvloop for ever.
+    """
+    clients = await connect(url, queries, on_frame)
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.transport.abort()
+        await asyncio.sleep(0.1)
+
+
+async def until(condition: Callable[[], bool], clients: Sequence[Client], seconds: float = 120) -> None:
+    """Returns when `condition` holds.
+
+    Raises what went wrong in one of `clients`, ConnectionError when one was closed, TimeoutError after `seconds`.
+    """
+    async with asyncio.timeout(seconds):
+        while not condition():
+            for client in clients:
+                if client.failure:
+                    raise client.failure
+                if client.closed:
+                    raise ConnectionError("The hub has closed a client's connection.")
+            await asyncio.sleep(0.05)
 
 
 def memory(process: int) -> float:

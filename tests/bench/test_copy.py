@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from hub.postgres.embedded import Embedded
-from tests.bench.clients import Client, connect, memory
+from tests.bench.clients import Client, connected, memory, until
 from tests.bench.server import serving
 from tests.bench.table import percentile, show
 
@@ -48,27 +48,27 @@ def test_a_million_rows_by_copy(data_dir: Path) -> None:
                 else:
                     late.append((now / 1e9, (now - payload[1]) / 1e6))
 
-        await connect(url, ["channel=steady", "channel=bulk"], on_frame)
-        module = ["-m", "tests.bench.durable_producer", embedded.dsn, "steady", str(RATE), "0", str(RATE * SECONDS)]
-        producer = await asyncio.create_subprocess_exec(sys.executable, *module)
-        await asyncio.sleep(5)
-        before, start = memory(process), time.perf_counter()
-        connection = await asyncpg.connect(embedded.dsn)
-        try:
-            await connection.copy_to_table(
-                "events", schema_name="hub", columns=["channel", "payload"], source=lines(), timeout=300
-            )
-        finally:
-            connection.terminate()  # uvloop would wait for it for ever
-        copied = time.perf_counter() - start
-        while len(bulk) < ROWS:
-            await asyncio.sleep(0.05)
-        delivered = time.perf_counter()
-        after = memory(process)
-        await producer.wait()
-        await asyncio.sleep(0.5)
-        assert bulk == list(range(ROWS))
-        assert len(late) == RATE * SECONDS
+        async with connected(url, ["channel=steady", "channel=bulk"], on_frame) as clients:
+            module = ["-m", "tests.bench.durable_producer", embedded.dsn, "steady", str(RATE), "0", str(RATE * SECONDS)]
+            producer = await asyncio.create_subprocess_exec(sys.executable, *module)
+            await asyncio.sleep(5)
+            before, start = memory(process), time.perf_counter()
+            connection = await asyncpg.connect(embedded.dsn)
+            try:
+                await connection.copy_to_table(
+                    "events", schema_name="hub", columns=["channel", "payload"], source=lines(), timeout=300
+                )
+            finally:
+                connection.terminate()  # uvloop would wait for it for ever
+            copied = time.perf_counter() - start
+            await until(lambda: len(bulk) >= ROWS, clients)
+            delivered = time.perf_counter()
+            after = memory(process)
+            await producer.wait()
+            await until(lambda: len(late) >= RATE * SECONDS, clients)
+            wrong = [(place, number) for place, number in enumerate(bulk) if place != number]
+            assert not wrong, f"{len(bulk)} came; {len(wrong)} out of place, first {wrong[:3]}"
+            assert len(late) == RATE * SECONDS
         meanwhile = [value for at, value in late if start - 5 <= at <= delivered]
         return [
             ["COPY", f"{copied:.1f} s"],

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from hub.postgres.embedded import Embedded
-from tests.bench.clients import Client, connect
+from tests.bench.clients import Client, connected, until
 from tests.bench.server import serving
 from tests.bench.table import percentile, show
 
@@ -34,23 +34,24 @@ def test_latency_of_durable_events(data_dir: Path) -> None:
                 payload = event["payload"]
                 late.append((now - (payload if isinstance(payload, int) else payload[1])) / 1e6)
 
-        async def measure(name: str, module: str, rate: float, count: int, *more: str) -> list[str]:
+        async def measure(
+            clients: list[Client], name: str, module: str, rate: float, count: int, *more: str
+        ) -> list[str]:
             late.clear()
             command = ["-m", module, embedded.dsn, "latency", str(rate), *more, str(count)]
             process = await asyncio.create_subprocess_exec(sys.executable, *command)
             assert await process.wait() == 0
-            await asyncio.sleep(0.5)
-            assert len(late) == count
+            await until(lambda: len(late) >= count, clients)
             return [name, f"{percentile(late, 50):.2f}", f"{percentile(late, 99):.2f}", f"{max(late):.2f}"]
 
-        await connect(url, ["channel=latency"], on_frame)
         durable = "tests.bench.durable_producer"
-        return [
-            await measure("NOTIFY, 100 a second", "tests.bench.producer", 100, AWAKE),
-            await measure("hub.publish, 100 a second: awake", durable, 100, AWAKE, "0"),
-            await measure("hub.publish, 1,000 a second: awake", durable, 1_000, 5 * AWAKE, "0"),
-            await measure(f"hub.publish, every {PAUSE:.0f} s: asleep", durable, 1 / PAUSE, ASLEEP, "0"),
-        ]
+        async with connected(url, ["channel=latency"], on_frame) as clients:
+            return [
+                await measure(clients, "NOTIFY, 100 a second", "tests.bench.producer", 100, AWAKE),
+                await measure(clients, "hub.publish, 100 a second: awake", durable, 100, AWAKE, "0"),
+                await measure(clients, "hub.publish, 1,000 a second: awake", durable, 1_000, 5 * AWAKE, "0"),
+                await measure(clients, f"hub.publish, every {PAUSE:.0f} s: asleep", durable, 1 / PAUSE, ASLEEP, "0"),
+            ]
 
     try:
         with serving(embedded.dsn) as (url, _):

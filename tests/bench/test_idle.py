@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from hub.postgres.embedded import Embedded
-from tests.bench.clients import connect, cpu
+from tests.bench.clients import connected, cpu
 from tests.bench.server import serving
 from tests.bench.table import show
 
@@ -33,15 +33,15 @@ def test_idle(data_dir: Path) -> None:
     log = data_dir / "postgres.log"
 
     async def course(url: str, process: int) -> tuple[Counter[str], float]:
-        await connect(url, [f"channel=c{number % 10}" for number in range(CLIENTS)], lambda *_: None)
-        watcher = await asyncpg.connect(embedded.dsn)
-        while not await watcher.fetchval(ASLEEP):
-            await asyncio.sleep(0.5)
-        await asyncio.sleep(10)  # LISTENs that linger from the start
-        before, used = statements(log), cpu(process)
-        await asyncio.sleep(SECONDS)
-        after, later = statements(log), cpu(process)
-        await watcher.close()
+        async with connected(url, [f"channel=c{number % 10}" for number in range(CLIENTS)], lambda *_: None):
+            watcher = await asyncpg.connect(embedded.dsn)
+            while not await watcher.fetchval(ASLEEP):
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(10)  # LISTENs that linger from the start
+            before, used = statements(log), cpu(process)
+            await asyncio.sleep(SECONDS)
+            after, later = statements(log), cpu(process)
+            await watcher.close()
         return after - before, 100 * (later - used) / SECONDS
 
     try:
