@@ -9,7 +9,7 @@ from typing import Final
 from hub.cursor import Cursor
 from hub.event import Event
 
-ROOM: Final = 256 * 1024
+ROOM: Final = 64 * 1024
 """Bytes of a page's events, unless it holds a single one."""
 
 

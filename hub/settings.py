@@ -110,8 +110,11 @@ class Settings(Database):
     max_frame: Annotated[int, Parameter(help="Bytes of a frame from a client.", validator=_positive)] = 1 << 20
     max_buffer: Annotated[
         int,
-        Parameter(help="Bytes that may wait for a slow client before it is left behind.", validator=_positive),
-    ] = 1 << 20
+        Parameter(
+            help="Bytes that may wait for a slow client before it misses NOTIFYs; durable events wait in the log.",
+            validator=_positive,
+        ),
+    ] = 1 << 18
     heartbeat: Annotated[
         float, Parameter(help="Seconds in which every client hears something.", validator=_positive)
     ] = 25.0

@@ -18,10 +18,11 @@ _REMEMBERED: Final = 10_000  # channels whose patterns are known without a searc
 class Group:
     """Sessions with one selection, and what they are still owed.
 
-    `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches.
+    `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches. `lossy` says that NOTIFYs
+    have come for it: what a member misses of these it cannot get from the log.
     """
 
-    __slots__ = ("in_sweep", "members", "pending", "pending_bytes", "selection")
+    __slots__ = ("in_sweep", "lossy", "members", "pending", "pending_bytes", "selection")
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
@@ -29,13 +30,16 @@ class Group:
         self.pending: list[Item] = []
         self.pending_bytes = 0
         self.in_sweep: list[Item] = []
+        self.lossy = False
 
     def add(self, batch: Batch, item: Event | Gap, room: int) -> None:
         """Append what `batch` brought. Over `room` pending bytes a gap takes the place of ephemeral events."""
         if isinstance(item, Event):
-            if not item.id and self.pending_bytes + len(item.json) > room and self.pending:
-                self._drop(batch, item)
-                return
+            if not item.id:
+                self.lossy = True
+                if self.pending_bytes + len(item.json) > room and self.pending:
+                    self._drop(batch, item)
+                    return
             self.pending_bytes += len(item.json)
         self.pending.append((batch, item))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
-from heapq import nlargest
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from heapq import merge, nlargest
 from itertools import chain, islice
+from operator import attrgetter, itemgetter
 
 from hub.cursor import Cursor
 from hub.event import Event
@@ -16,6 +18,8 @@ from hub.patterns import Matcher
 from hub.selection import Selection
 
 _OVERHEAD = 300  # bytes that an event takes beside its JSON
+_SERIAL = itemgetter(0)
+_ID = attrgetter("id")
 
 
 class Ring:
@@ -28,7 +32,8 @@ class Ring:
         self._room = room
         self._bytes = 0
         self._batches: deque[tuple[Batch, Sequence[Event]]] = deque()
-        self._by_channel: dict[str, deque[tuple[int, Event]]] = {}
+        self._dropped = 0  # batches: the serial of the oldest one here
+        self._by_channel: dict[str, _Line] = {}
         self.floor = floor
 
     def __repr__(self) -> str:
@@ -43,21 +48,23 @@ class Ring:
 
     def append(self, batch: Batch, events: Sequence[Event]) -> None:
         """Add the next batch, and drop the oldest for which there is no room any more."""
+        serial = self._dropped + len(self._batches)
         self._batches.append((batch, events))
         for event in events:
             self._bytes += len(event.json) + _OVERHEAD
-            self._by_channel.setdefault(event.channel, deque()).append((batch.number, event))
+            if (line := self._by_channel.get(event.channel)) is None:
+                line = self._by_channel[event.channel] = _Line()
+            line.entries.append((serial, event))
         while self._bytes > self._room:
             self._drop()
 
     def _drop(self) -> None:
         batch, events = self._batches.popleft()
+        self._dropped += 1
         self.floor = batch.after
         for event in events:
             self._bytes -= len(event.json) + _OVERHEAD
-            of_channel = self._by_channel[event.channel]
-            of_channel.popleft()
-            if not of_channel:
+            if not self._by_channel[event.channel].drop():
                 del self._by_channel[event.channel]
 
     def reaches(self, position: Cursor) -> bool:
@@ -67,43 +74,60 @@ class Ring:
     def page(self, selection: Selection, position: Cursor, upper: Cursor) -> Page:
         """What `selection` has behind `position`, which the ring reaches, and at most up to `upper`.
 
-        A place is finished first. Either the page is full or its position is the end of what was asked for.
+        A place is finished first. A page ends where a batch does, so that the next one need not look at all that is
+        left, but inside of a batch that fills it alone.
         """
-        end, behind = (position.finished, position.place.id) if position.place else (upper, 0)
-        seen, visible = position.snapshot.sees, end.snapshot.sees
-        found = [
-            event
-            for event in self._since(selection, position)
-            if event.id > behind and visible(event.xid) and not seen(event.xid)
-        ]
-        found.sort(key=lambda event: event.id)
-        size = 0
-        for count, event in enumerate(found):
+        seen = position.snapshot.sees
+        first = self._serial(lambda batch: not position.snapshot.contains(batch.after.snapshot))
+        if position.place:
+            end, behind = position.finished, position.place.id
+            last = self._serial(lambda batch: batch.before.snapshot.contains(end.snapshot)) - 1
+        else:
+            end, behind, last = upper, 0, None
+        visible = end.snapshot.sees
+        found: list[Event] = []
+        size, serial, whole = 0, first, 0  # `whole` of those found are of batches before that of `serial`
+        for number, event in self._since(selection, first):
+            if last is not None and number > last:
+                break
+            if event.id <= behind or seen(event.xid) or not visible(event.xid):
+                continue
+            if number != serial:
+                serial, whole = number, len(found)
+            found.append(event)
             size += len(event.json)
-            if count and size > ROOM:
-                return Page(found[:count], position.inside(end, found[count - 1].id))
-        return Page(found, end)
+            if last is None and size > ROOM:
+                batch = self._batches[serial - self._dropped][0]
+                if whole and batch.before.snapshot.contains(position.snapshot):
+                    return Page(sorted(found[:whole], key=_ID), batch.before)
+                if batch.after.snapshot.contains(position.snapshot):
+                    last, end = serial, batch.after
+        found.sort(key=_ID)
+        return _cut(found, position, end)
 
     def newest(self, selection: Selection, count: int) -> int | None:
         """The id behind which the newest `count` events of `selection` lie; None where these are not all here."""
-        recent = [islice(reversed(self._by_channel[channel]), count) for channel in self._channels(selection)]
+        recent = [self._by_channel[channel].newest(count) for channel in self._channels(selection)]
         ids = nlargest(count, (event.id for _, event in chain.from_iterable(recent)))
         return ids[-1] - 1 if len(ids) == count else None
 
-    def _since(self, selection: Selection, position: Cursor) -> Iterable[Event]:
-        """All events of `selection` in batches that `position` does not see the whole of."""
-        sees = position.snapshot.contains
-        start = bisect_right(self._batches, False, key=lambda entry: not sees(entry[0].after.snapshot))
-        if start == len(self._batches):
-            return
-        first = self._batches[start][0].number
-        for channel in self._channels(selection):
-            recent = []
-            for number, event in reversed(self._by_channel[channel]):
-                if number < first:
-                    break
-                recent.append(event)
-            yield from recent
+    def _serial(self, condition: Callable[[Batch], bool]) -> int:
+        """The serial of the first batch of which `condition` is true, as it then is of all that follow."""
+        return self._dropped + bisect_left(self._batches, True, key=lambda entry: condition(entry[0]))
+
+    def _since(self, selection: Selection, first: int) -> Iterator[tuple[int, Event]]:
+        """The events of `selection` in order of batches, from the one whose serial is `first`, with their serials."""
+        patterns = selection.patterns
+        if not patterns:
+            lines = [line for name in selection.channels if (line := self._by_channel.get(name))]
+            return merge(*[line.since(first) for line in lines], key=_SERIAL)
+        names, find = selection.channels, cache(Matcher(patterns).find)
+        return (
+            (serial, event)
+            for serial, (_, events) in enumerate(islice(self._batches, first - self._dropped, None), first)
+            for event in events
+            if event.channel in names or find(event.channel)
+        )
 
     def _channels(self, selection: Selection) -> Iterable[str]:
         """The channels of `selection` that have events here."""
@@ -112,3 +136,38 @@ class Ring:
             return [name for name in names if name in self._by_channel]
         matcher = Matcher(patterns)
         return [name for name in self._by_channel if name in names or matcher.find(name)]
+
+
+class _Line:
+    """A channel's events with the serials of their batches, oldest first."""
+
+    __slots__ = ("_gone", "entries")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, Event]] = []
+        self._gone = 0  # entries at the front that were dropped, and are removed many at a time
+
+    def drop(self) -> bool:
+        """Forget the oldest; whether any are left."""
+        self._gone += 1
+        if 2 * self._gone > len(self.entries):
+            del self.entries[: self._gone]
+            self._gone = 0
+        return bool(self.entries)
+
+    def since(self, serial: int) -> Iterator[tuple[int, Event]]:
+        start = bisect_left(self.entries, serial, lo=self._gone, key=_SERIAL)
+        return map(self.entries.__getitem__, range(start, len(self.entries)))  # islice would count up to the start
+
+    def newest(self, count: int) -> Iterator[tuple[int, Event]]:
+        return islice(reversed(self.entries), min(count, len(self.entries) - self._gone))
+
+
+def _cut(found: Sequence[Event], position: Cursor, end: Cursor) -> Page:
+    """As many of these events, sorted by id, as a page holds; the others lie behind its place on the way to `end`."""
+    size = 0
+    for count, event in enumerate(found):
+        size += len(event.json)
+        if count and size > ROOM:
+            return Page(found[:count], position.inside(end, found[count - 1].id))
+    return Page(found, end)

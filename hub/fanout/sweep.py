@@ -14,13 +14,15 @@ from hub.fanout.sessions import Session
 class Sweep:
     """Takes what groups have pending, the longest waiting first; between two turns of the loop others get theirs.
 
-    A session whose buffer has over `max_buffer` bytes is not written to but handed to `on_full`, which takes it out of
-    its group. A group with over `max_pending` bytes pending loses NOTIFYs; what is durable is kept, and `room` holds
-    back whoever brings it.
+    A session with too much in its buffer is not written to but handed to `on_full`, which takes it out of its group.
+    Too much is `max_buffer` bytes where NOTIFYs come, which nothing else keeps, and an eighth of it where all is in the
+    log: the kernel's buffer is full by then, and each write in ours costs 0.8 KB more. A group with over `max_pending`
+    bytes pending loses NOTIFYs; what is durable is kept, and `room` holds back whoever brings it.
     """
 
     def __init__(self, *, max_buffer: int, max_pending: int, chunk: int, on_full: Callable[[Session], None]) -> None:
         self._max_buffer = max_buffer
+        self._enough = max_buffer // 8
         self._max_pending = max_pending
         self._chunk = chunk
         self._on_full = on_full
@@ -63,7 +65,7 @@ class Sweep:
         if group is None:
             return
         if owed := group.owed(session):
-            if session.unsent > self._max_buffer:
+            if self._is_full(session, group):
                 self._on_full(session)
                 return
             session.write(pack(owed))
@@ -74,6 +76,9 @@ class Sweep:
         if (self._under_way or self._dirty) and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
+
+    def _is_full(self, session: Session, group: Group) -> bool:
+        return session.unsent > (self._max_buffer if group.lossy else self._enough)
 
     def _turn(self) -> None:
         self._scheduled = False
@@ -94,7 +99,7 @@ class Sweep:
             if session.group is group and session.after < upto:
                 if session.after >= first:  # it joined between two of these batches
                     self.settle(session)
-                elif session.outlet.get_write_buffer_size() > self._max_buffer:
+                elif session.outlet.get_write_buffer_size() > self._enough and self._is_full(session, group):
                     self._on_full(session)
                 else:
                     session.write(data)

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub import event
+from hub.cursor import Cursor
 from hub.fanout.fanout import Fanout
 from hub.fanout.sessions import Join
 from hub.selection import select
+from hub.snapshot import Snapshot
 from tests.fanout.outlet import Outlet
 
 NOW = datetime.now(UTC)
@@ -22,6 +24,15 @@ ROOM = 2_000
 
 def make(number: int, channel: str = "a") -> event.Event:
     return event.ephemeral(channel, str(number), NOW)
+
+
+def logged(number: int) -> event.Event:
+    return event.durable(number, number, "a", str(number), (), NOW)
+
+
+def position(number: int) -> Cursor:
+    """Behind the event `logged(number)`."""
+    return Cursor(1, Snapshot(number + 1, number + 1, ()))
 
 
 async def turns(count: int = 3) -> None:
@@ -139,6 +150,22 @@ async def test_a_slow_client_costs_no_memory_and_hears_how_much_it_missed() -> N
     gap, last = slow.messages()
     assert gap == {"type": "gap", "channels": ["a"], "reason": "overflow", "dropped": 200 - len(got)}
     assert payloads([last]) == [999]
+
+
+async def test_where_only_durable_events_come_less_waits_in_a_buffer_since_all_of_it_is_in_the_log() -> None:
+    fanout = Fanout(Unread(), max_buffer=8 * ROOM)
+    fanout.start(position(0), [], position(0))
+    _, slow = client(fanout, "a")
+    slow.stuck = True
+    for number in range(1, 200):
+        fanout.sink([logged(number)], position(number))
+        await turns(1)
+    assert slow.buffered < 2 * ROOM
+    before = payloads(slow.messages())
+    slow.drain()
+    fanout.drains.look()
+    await turns()
+    assert before + payloads(slow.messages()) == list(range(1, 200))
 
 
 async def test_a_listeners_gap_keeps_its_place_among_the_events() -> None:
