@@ -19,6 +19,12 @@ from hub.postgres.connect import Connection, Pool
 _BATCH: Final = 5_000
 _KEYS: Final = timedelta(hours=24)
 _TIMEOUT: Final = 300.0
+# Whether there may be something to do: one statement, since it is asked every minute for ever.
+_DUE: Final = """
+SELECT (SELECT published_at < clock_timestamp() - $1::interval FROM hub.events ORDER BY events.xid, id LIMIT 1)
+    OR (SELECT max(id) - min(id) >= $2 FROM hub.events)
+    OR EXISTS (SELECT FROM hub.keys WHERE used_at < now() - $3::interval)
+"""
 # Another hub that is at it holds the row; then this one lets it be.
 _LOCK: Final = "SELECT horizon::text::bigint AS horizon FROM hub.log FOR UPDATE SKIP LOCKED"
 # The first transaction of which something is among the newest events.
@@ -57,6 +63,8 @@ async def run(pool: Pool, *, age: timedelta | None, count: int | None, interval:
 
 async def apply(connection: Connection, *, age: timedelta | None, count: int | None) -> AsyncIterator[int]:
     """Delete batch by batch, each in a transaction of its own; yields how many events each had."""
+    if not await connection.fetchval(_DUE, age, count, _KEYS, timeout=_TIMEOUT):
+        return
     while True:
         async with connection.transaction(isolation="read_committed"):
             batch = await _delete(connection, age, count)
