@@ -101,7 +101,7 @@ async def test_long_replays_are_cut_into_pages_that_fit(
 
 async def test_large_events_come_few_to_a_page(log: Log, connection: Connection) -> None:
     for _ in range(5):
-        await connection.execute("SELECT hub.publish('a', to_jsonb(repeat('x', 100000)))")
+        await connection.execute("SELECT hub.publish('a', to_jsonb(repeat('x', 25000)))")
     await connection.execute("SELECT hub.publish('a', to_jsonb(repeat('x', 700000)))")
     await publish(connection, "a", 2)
     pages = await all_pages(log, select(["a"]), BEGINNING, await now(connection))
