@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hub import channels, patterns
 
@@ -34,7 +35,7 @@ class Selection:
     @property
     def listened(self) -> frozenset[str]:
         """The channels that Postgres has to be asked for: not those that the hub makes itself."""
-        return frozenset(name for name in self.ephemeral if not channels.is_own(name))
+        return _listened(self)
 
     def merged(self, other: Selection) -> Selection:
         """Both; where both have a name, as `other` has it."""
@@ -43,6 +44,11 @@ class Selection:
     def without(self, names: Iterable[str]) -> Selection:
         gone = frozenset(names)
         return Selection(self.names - gone, self.durable_only - gone)
+
+
+@lru_cache(maxsize=1024)  # one set for all who keep it, which is one a connection
+def _listened(selection: Selection) -> frozenset[str]:
+    return frozenset(name for name in selection.ephemeral if not channels.is_own(name))
 
 
 EMPTY = Selection()

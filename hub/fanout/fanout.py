@@ -20,7 +20,7 @@ from hub.fanout.drains import Drains
 from hub.fanout.groups import Groups
 from hub.fanout.replays import Log, Replays
 from hub.fanout.ring import Ring
-from hub.fanout.sessions import NOWHERE, Join, Outlet, Replay, Session
+from hub.fanout.sessions import NO_CHANNELS, NOWHERE, Join, Outlet, Replay, Session
 from hub.fanout.sweep import Sweep
 from hub.selection import EMPTY, Selection
 from hub.snapshot import NOTHING
@@ -255,7 +255,7 @@ class Fanout:
         assert group is not None
         owed = group.owed(session)
         session.counted = {name: self.channels[name].ephemeral for name in session.selection.ephemeral}
-        session.unknown = frozenset()
+        session.unknown = NO_CHANNELS
         for _, item in owed:
             if isinstance(item, Event):
                 if item.ephemeral:
@@ -273,7 +273,7 @@ class Fanout:
         lost = session.unknown.union(name for name, count in missed.items() if count)
         if lost:
             session.send(gap(Gap(lost, "overflow", None if session.unknown else sum(missed.values()))))
-        session.unknown, session.behind = frozenset(), None
+        session.unknown, session.behind = NO_CHANNELS, None
         session.after = self._batch.number
         self._groups.join(session)
 

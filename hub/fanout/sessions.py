@@ -38,6 +38,9 @@ class Nowhere:
 NOWHERE: Final = Nowhere()
 
 
+NO_CHANNELS: Final[frozenset[str]] = frozenset()  # one for all: Python makes a new one, of 216 bytes, each time
+
+
 class Replay:
     """Something that a session has to get from the log before it is live.
 
@@ -109,7 +112,7 @@ class Session:
         self.after = 0  # number of the last batch that it has been written, or had nothing to get from
         self.behind: Replay | None = None
         self.counted: dict[str, int] | None = None  # behind: NOTIFYs of each channel, when it was last written to
-        self.unknown: frozenset[str] = frozenset()  # behind: channels that lost NOTIFYs nobody counted
+        self.unknown = NO_CHANNELS  # behind: channels that lost NOTIFYs nobody counted
         self.joins: Sequence[Join] = ()  # in the order in which they came
         self.reading: asyncio.Task[Any] | None = None  # a look into the log under way, for the first thing to catch up
         self.told: Cursor | None = None  # by the last heartbeat

@@ -56,13 +56,19 @@ class Access:
         return origin.lower() in self._origins
 
     @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def middleware(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        """No coroutine itself: its frame would be kept for the life of each websocket."""
         host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
         if not self.host_allowed(host):
-            return _refusal(421, "wrong_host", f"This hub is not {host[:100]!r}; HUB_ORIGINS lists other names it has.")
+            message = f"This hub is not {host[:100]!r}; HUB_ORIGINS lists other names it has."
+            return _refuse(421, "wrong_host", message)
         upgrade = hdrs.UPGRADE in request.headers
         if (upgrade or request.method not in _SAFE) and not self.origin_allowed(origin, host):
-            return _refusal(403, "forbidden_origin", f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS.")
+            message = f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS."
+            return _refuse(403, "forbidden_origin", message)
+        return handler(request) if upgrade else self._share(request, handler, origin)
+
+    async def _share(self, request: web.Request, handler: Handler, origin: str | None) -> web.StreamResponse:
         response = await handler(request)
         if origin is not None and self.is_listed(origin) and not response.prepared:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
@@ -77,5 +83,5 @@ def _hostname(url: str) -> str | None:
         return None
 
 
-def _refusal(status: int, code: str, message: str) -> web.Response:
+async def _refuse(status: int, code: str, message: str) -> web.Response:
     return web.json_response({"error": {"code": code, "message": message, "field": None}}, status=status)

@@ -57,18 +57,14 @@ class Web:
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
         _check_handshake(request)
         ports, fanout = self._ports, self._ports.fanout
-
-        def leave() -> None:
-            fanout.close(session)
-            ports.pulse.forget(session)
-
-        socket = Socket(max_frame=ports.limits.frame, on_close=leave)
+        socket = Socket(max_frame=ports.limits.frame)
         try:
             await socket.prepare(request)
         except ConnectionResetError:
             return web.Response()  # the client has gone in the middle of the handshake; aiohttp lets it be
         session = fanout.open(transport_of(request))
         client = Client(ports, socket, session)
+        socket.on_close = client.part
         self._sockets[socket] = None
         name = secrets.token_hex(8)
         try:
@@ -77,14 +73,14 @@ class Web:
                 return socket
             ports.pulse.watch(session)
             session.send(self._welcome(name))
-            await client.run(tuple(request.query.items()))
+            await client.subscribe_by(request.rel_url.raw_query_string)
+            await client.run()
         except Exception:
             log.exception("websocket_failed", session=name)
             await socket.end(errors.INTERNAL)
         finally:
             del self._sockets[socket]
             client.leave()
-            leave()
         return socket
 
     def _welcome(self, name: str) -> bytes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable
 from functools import reduce
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType
 
@@ -15,7 +16,7 @@ from hub import channels, errors, protocol
 from hub.errors import Code, CommandError
 from hub.fanout import frames
 from hub.fanout.sessions import Join, Session
-from hub.selection import Selection, select
+from hub.selection import EMPTY, Selection, select
 from hub.web.ports import Ports
 from hub.web.socket import Socket
 
@@ -35,15 +36,18 @@ class Client:
         self._ports = ports
         self._socket = socket
         self._session = session
-        self._held: set[str] = set()  # names that the listener holds for this client
+        self._held = EMPTY.listened  # names that the listener holds for this client
         self._outstanding = 0  # publishes under way
         self._fewer: asyncio.Future[None] | None = None  # done when one of them has ended, where that is waited for
         self._errors: deque[float] | None = None  # times of the last ones
 
-    async def run(self, query: Sequence[tuple[str, str]]) -> None:
-        """Serve the client; `query` is the request's, for the subscribe that may stand in the URL."""
+    async def subscribe_by(self, query: str) -> None:
+        """Answer the subscribe that may stand in the URL."""
         if query:
             await self._answer(0, self._subscribe_by(query))
+
+    async def run(self) -> None:
+        """Serve the client."""
         while True:
             await self._ports.fanout.drains.writable(self._session)
             message = await self._socket.receive()
@@ -60,11 +64,17 @@ class Client:
                 case _:
                     return
 
+    def part(self) -> None:
+        """Have nothing more written to the client: a close frame is next. May be called twice."""
+        self._ports.fanout.close(self._session)
+        self._ports.pulse.forget(self._session)
+
     def leave(self) -> None:
-        """Give back what this client held. May be called twice."""
+        """Part, and give back what this client held. May be called twice."""
+        self.part()
         for name in self._held:
             self._ports.listener.release(name)
-        self._held.clear()
+        self._held = EMPTY.listened
 
     # Commands
 
@@ -108,8 +118,8 @@ class Client:
 
     # Subscriptions
 
-    async def _subscribe_by(self, query: Sequence[tuple[str, str]]) -> None:
-        await self._subscribe(0, protocol.subscribe_from(query))
+    async def _subscribe_by(self, query: str) -> None:
+        await self._subscribe(0, protocol.subscribe_from(parse_qsl(query, keep_blank_values=True)))
 
     async def _subscribe(self, command_id: int, command: protocol.Subscribe) -> None:
         most = self._ports.limits.channels
@@ -144,14 +154,14 @@ class Client:
             for name in held:
                 listener.release(name)
             raise
-        self._held.update(names)
+        self._held = self._held.union(names)
 
     def _release(self) -> None:
         """Give back what is held and no longer wanted."""
-        surplus = self._held - self._wanted().listened
-        for name in surplus:
+        wanted = self._wanted().listened
+        for name in self._held - wanted:
             self._ports.listener.release(name)
-        self._held -= surplus
+        self._held = wanted
 
     def _unsubscribe(self, command: protocol.Unsubscribe) -> None:
         protocol.check_channels(command.channels, most=self._ports.limits.channels)

@@ -22,10 +22,10 @@ _KERNEL_BUFFER: Final = 256 * 1024
 class Socket(web.WebSocketResponse):
     """A websocket that says when it is about to close.
 
-    `on_close` is called once, before the close frame is written. Pings and pongs are the caller's.
+    `on_close` is called before the close frame is written. Pings and pongs are the caller's.
     """
 
-    def __init__(self, *, max_frame: int, on_close: Callable[[], None]) -> None:
+    def __init__(self, *, max_frame: int) -> None:
         super().__init__(
             timeout=5,
             autoping=False,
@@ -33,16 +33,20 @@ class Socket(web.WebSocketResponse):
             max_msg_size=max_frame,
             protocols=(protocol.SUBPROTOCOL,),
         )
-        self._on_close = on_close
+        self.on_close: Callable[[], None] = _nothing
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         if not self.closed:
-            self._on_close()
+            self.on_close()
         return await super().close(code=code, message=message, drain=drain)
 
     async def end(self, close: errors.Close) -> None:
         """Close with a code of the table. `drain` is off: the peer may have stopped reading for good."""
         await self.close(code=close.code, message=close.reason.encode(), drain=False)
+
+
+def _nothing() -> None:
+    pass
 
 
 def transport_of(request: web.Request) -> asyncio.Transport:
