@@ -114,7 +114,7 @@ class Settings(Database):
             help="Bytes that may wait for a slow client before it misses NOTIFYs; durable events wait in the log.",
             validator=_positive,
         ),
-    ] = 1 << 18
+    ] = 1 << 20
     heartbeat: Annotated[
         float, Parameter(help="Seconds in which every client hears something.", validator=_positive)
     ] = 25.0

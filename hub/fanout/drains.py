@@ -12,7 +12,7 @@ _INTERVAL: Final = 0.05  # seconds; a transport gives no signal that many can wa
 
 
 class Drains:
-    """Watches buffers that were too full until they are all but empty, which is below a 32nd of `max_buffer`.
+    """Watches buffers that were too full until they are all but empty, which is below a 128th of `max_buffer`.
 
     `on_drained` gets each session that was held up, once.
     """
@@ -69,4 +69,4 @@ class Drains:
         return [session for session in sessions if self._has_drained(session)]
 
     def _has_drained(self, session: Session) -> bool:
-        return session.unsent <= self._max_buffer // 32
+        return session.unsent <= self._max_buffer // 128

@@ -16,14 +16,14 @@ class Sweep:
     """Takes what groups have pending, the longest waiting first; between two turns of the loop others get theirs.
 
     A session with too much in its buffer is not written to but handed to `on_full`, which takes it out of its group.
-    Too much is `max_buffer` bytes where NOTIFYs come, which nothing else keeps, and an eighth of it where all is in the
+    Too much is `max_buffer` bytes where NOTIFYs come, which nothing else keeps, and a 32nd of it where all is in the
     log: the kernel's buffer is full by then, and each write in ours costs 0.8 KB more. A group with over `max_pending`
     bytes pending loses NOTIFYs; what is durable is kept, and `room` holds back whoever brings it.
     """
 
     def __init__(self, *, max_buffer: int, max_pending: int, chunk: int, on_full: Callable[[Session], None]) -> None:
         self._max_buffer = max_buffer
-        self._enough = max_buffer // 8
+        self._enough = max_buffer // 32
         self._max_pending = max_pending
         self._chunk = chunk
         self._on_full = on_full
