@@ -128,6 +128,7 @@ async def hub(
             ready=lambda: _reasons(listener, tail),
             limits=_limits(settings),
             heartbeat=settings.heartbeat,
+            compression=settings.compression == "on",
         )
         url = await stack.enter_async_context(_serve(settings, ports, (demo.CHANNEL,) if with_demo else ()))
         log.info("serving", url=url, loop=loop.running())
@@ -221,7 +222,7 @@ async def _serve(settings: Settings, ports: Ports, shown: Sequence[str]) -> Asyn
     runner = web.AppRunner(site.app, access_log=None, shutdown_timeout=_GOODBYE, max_line_size=_MAX_LINE)
     await runner.setup()
     try:
-        tcp = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
+        tcp = web.TCPSite(runner, settings.host, settings.port, backlog=4096, reuse_port=settings.reuse_port)
         try:
             await tcp.start()
         except OSError as error:

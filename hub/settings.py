@@ -8,7 +8,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -95,6 +95,12 @@ class Settings(Database):
     port: Annotated[
         int, Parameter(help="The port; 0 takes a free one.", validator=validators.Number(gte=0, lte=65535))
     ] = 8080
+    reuse_port: Annotated[
+        bool, Parameter(help="Share the port with other hubs on this machine that say so, too; the kernel deals out.")
+    ] = False
+    compression: Annotated[
+        Literal["off", "on"], Parameter(help="Whether events are deflated for clients that offer it.")
+    ] = "off"
     origins: Annotated[str, Parameter(help="Origins of web pages that may use this hub, separated by commas.")] = ""
     retention: Annotated[str, Parameter(help="How long durable events are kept: 90s, 15m, 36h, 7d, or forever.")] = "7d"
     retention_count: Annotated[

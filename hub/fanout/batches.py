@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,13 +37,13 @@ Item = tuple[Batch, Event | Gap]
 """What a group has to write, and the batch that brought it."""
 
 
-def pack(items: Sequence[Item]) -> bytes:
-    """The frames for `items`: neighbouring events share a message, a gap is one of its own.
+def pack(items: Sequence[Item], frame: Callable[[bytes], bytes] = frames.text) -> bytes:
+    """The frames for `items`, each made by `frame`: neighbouring events share a message, a gap is one of its own.
 
     Items of one batch stand together, and all that a group gets of a batch is among them.
     """
     if len(items) == 1 and isinstance(items[0][1], Event):
-        return frames.text(_message(items, None))
+        return frame(_message(items, None))
     messages: list[bytes] = []
     run: list[Item] = []
     size = 0
@@ -62,7 +62,7 @@ def pack(items: Sequence[Item]) -> bytes:
         size += len(what.json) + 1
     if run:
         messages.append(_message(run, None))
-    return b"".join([frames.text(message) for message in messages])
+    return b"".join([frame(message) for message in messages])
 
 
 def gap(told: Gap, replay: int | None = None) -> bytes:

@@ -149,8 +149,8 @@ class Fanout:
 
     # Sessions
 
-    def open(self, outlet: Outlet) -> Session:
-        session = Session(outlet)
+    def open(self, outlet: Outlet, *, deflated: bool = False) -> Session:
+        session = Session(outlet, deflated=deflated)
         self.sessions[session] = None
         return session
 

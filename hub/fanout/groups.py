@@ -1,4 +1,4 @@
-"""Groups: all sessions with the same selection get the same bytes, so these are made once."""
+"""Groups: all sessions with the same selection and the same frames get the same bytes, so these are made once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hub.event import Event
+from hub.fanout import frames
 from hub.fanout.batches import Batch, Gap, Item, pack
 from hub.fanout.sessions import Session
 from hub.patterns import Matcher, is_pattern
@@ -16,16 +17,17 @@ _REMEMBERED: Final = 10_000  # channels whose patterns are known without a searc
 
 
 class Group:
-    """Sessions with one selection, and what they are still owed.
+    """Sessions with one selection, all deflated or none, and what they are still owed.
 
     `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches. `lossy` says that NOTIFYs
     have come for it: what a member misses of these it cannot get from the log.
     """
 
-    __slots__ = ("in_sweep", "lossy", "members", "pending", "pending_bytes", "selection")
+    __slots__ = ("deflated", "in_sweep", "lossy", "members", "pending", "pending_bytes", "selection")
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, *, deflated: bool) -> None:
         self.selection = selection
+        self.deflated = deflated
         self.members: dict[Session, None] = {}
         self.pending: list[Item] = []
         self.pending_bytes = 0
@@ -53,7 +55,7 @@ class Group:
     def take(self) -> bytes:
         """Move what is pending into the sweep and return its frames, made once for all members."""
         self.in_sweep, self.pending, self.pending_bytes = self.pending, [], 0
-        return pack(self.in_sweep)
+        return pack(self.in_sweep, frames.deflated if self.deflated else frames.text)
 
     def owed(self, session: Session) -> list[Item]:
         """What this group has for `session` and has not written to it."""
@@ -67,16 +69,16 @@ class Groups:
     """All groups, found by their selection, or by a channel that one of them wants."""
 
     def __init__(self) -> None:
-        self._by_selection: dict[Selection, Group] = {}
+        self._groups: dict[tuple[Selection, bool], Group] = {}
         self._by_name: dict[str, dict[Group, None]] = {}  # names and patterns
         self._patterns = Matcher()
         self._found: dict[str, list[str]] = {}  # channel: the patterns that mean it
 
     def __len__(self) -> int:
-        return len(self._by_selection)
+        return len(self._groups)
 
     def __iter__(self) -> Iterator[Group]:
-        return iter(self._by_selection.values())
+        return iter(self._groups.values())
 
     def matching(self, channel: str, *, ephemeral: bool) -> Iterable[Group]:
         """The groups whose members want such events of `channel`, each once."""
@@ -104,9 +106,10 @@ class Groups:
         selection = session.selection
         if not selection.names:
             return
-        group = self._by_selection.get(selection)
+        key = selection, session.deflated
+        group = self._groups.get(key)
         if group is None:
-            group = self._by_selection[selection] = Group(selection)
+            group = self._groups[key] = Group(selection, deflated=session.deflated)
             for name in selection.names:
                 self._learn(name, group)
         group.members[session] = None
@@ -120,7 +123,7 @@ class Groups:
             return
         group.members.pop(session, None)
         if not group.members:
-            del self._by_selection[group.selection]
+            del self._groups[group.selection, group.deflated]
             for name in group.selection.names:
                 self._forget(name, group)
 

@@ -95,6 +95,7 @@ class Session:
         "after",
         "behind",
         "counted",
+        "deflated",
         "group",
         "joins",
         "outlet",
@@ -105,8 +106,9 @@ class Session:
         "unknown",
     )
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, *, deflated: bool = False) -> None:
         self.outlet: Outlet = outlet
+        self.deflated = deflated  # whether its group's frames are; what is for it alone never is
         self.selection: Selection = EMPTY
         self.group: Group | None = None
         self.after = 0  # number of the last batch that it has been written, or had nothing to get from

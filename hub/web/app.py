@@ -57,12 +57,12 @@ class Web:
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
         _check_handshake(request)
         ports, fanout = self._ports, self._ports.fanout
-        socket = Socket(max_frame=ports.limits.frame)
+        socket = Socket(max_frame=ports.limits.frame, compress=ports.compression)
         try:
             await socket.prepare(request)
         except ConnectionResetError:
             return web.Response()  # the client has gone in the middle of the handshake; aiohttp lets it be
-        session = fanout.open(transport_of(request))
+        session = fanout.open(transport_of(request), deflated=socket.deflated)
         client = Client(ports, socket, session)
         socket.on_close = client.part
         self._sockets[socket] = None

@@ -57,3 +57,4 @@ class Ports:
     ready: Ready
     limits: Limits
     heartbeat: float
+    compression: bool = False

@@ -1,14 +1,15 @@
 """The websocket itself: aiohttp reads it, the fan-out writes to its transport.
 
-Writing prepared frames beside aiohttp's own writer is safe because every write is whole frames, nothing is
-compressed, and `on_close` takes the session out of the fan-out before aiohttp writes a close frame, whatever
-the reason for it was.
+Writing prepared frames beside aiohttp's own writer is safe because every write is whole frames, aiohttp itself sends
+nothing that could be compressed, and `on_close` takes the session out of the fan-out before aiohttp writes a close
+frame, whatever the reason for it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import zlib
 from collections.abc import Callable
 from typing import Final
 
@@ -25,15 +26,20 @@ class Socket(web.WebSocketResponse):
     `on_close` is called before the close frame is written. Pings and pongs are the caller's.
     """
 
-    def __init__(self, *, max_frame: int) -> None:
+    def __init__(self, *, max_frame: int, compress: bool) -> None:
         super().__init__(
             timeout=5,
             autoping=False,
-            compress=False,
+            compress=compress,
             max_msg_size=max_frame,
             protocols=(protocol.SUBPROTOCOL,),
         )
         self.on_close: Callable[[], None] = _nothing
+
+    @property
+    def deflated(self) -> bool:
+        """Whether frames may be deflated: the client offered it, and did not ask for a smaller window than the rest."""
+        return self.compress == zlib.MAX_WBITS
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         if not self.closed:
