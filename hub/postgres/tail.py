@@ -188,19 +188,19 @@ class Tail:
 
     async def _follow(self, connection: Connection) -> NoReturn:
         now = asyncio.get_running_loop().time
-        pause, news_at, doze_at, tries = _FIRST, now(), 0.0, 0
+        news_at, doze_at, tries = now(), 0.0, 0
         while True:
             self._wake.clear()
             if await self._look(connection):
-                pause, news_at, tries = _FIRST, now(), 0
+                news_at, tries = now(), 0
             elif now() - news_at >= self._quiet_after and now() >= doze_at and self._hears():
                 if await self._doze(connection):
-                    pause, news_at, tries = _FIRST, now(), 0
+                    news_at, tries = now(), 0
                     continue
                 doze_at = now() + min(_DOZE_AGAIN[0] * 2**tries, _DOZE_AGAIN[1])
                 tries = min(tries + 1, 10)
-            await self._wait(pause)
-            pause = min(2 * pause, self._interval)
+            # So an event waits a quarter at most of the time that lies between it and the one before.
+            await self._wait(min(max(_FIRST, (now() - news_at) / 4), self._interval))
 
     async def _wait(self, seconds: float) -> bool:
         """Whether somebody woke us within `seconds`."""
