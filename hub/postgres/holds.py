@@ -13,7 +13,8 @@ from hub.errors import Code, CommandError
 class Holds:
     """Counts who holds a channel; without holders it lingers for `linger` seconds, since clients come back.
 
-    At most `most` channels in all. `on_change` is called whenever one is new or gone for good.
+    At most `most` channels in all. `on_change` is called whenever one is new or gone for good; `changes` then tells
+    which, so that ten thousand of them cost nothing when one more comes.
     """
 
     def __init__(self, *, linger: float, most: int, on_change: Callable[[], None]) -> None:
@@ -22,6 +23,8 @@ class Holds:
         self._on_change = on_change
         self._holders: Counter[str] = Counter()
         self._lingering: dict[str, asyncio.TimerHandle] = {}  # in the order in which they were left
+        self._new: set[str] = set()
+        self._gone: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Holds held={len(self._holders)} lingering={len(self._lingering)}>"
@@ -46,7 +49,7 @@ class Holds:
             return
         if len(self._holders) + len(self._lingering) > self._most:
             self._forget(next(iter(self._lingering)))
-        self._on_change()
+        self._note(channel, self._new, self._gone)
 
     def give(self, channel: str) -> None:
         """Take one `take` back."""
@@ -58,7 +61,25 @@ class Holds:
 
     def _forget(self, channel: str) -> None:
         self._lingering.pop(channel).cancel()
+        self._note(channel, self._gone, self._new)
+
+    def _note(self, channel: str, now: set[str], before: set[str]) -> None:
+        """What is undone before anybody heard of it is no change."""
+        if channel in before:
+            before.discard(channel)
+        else:
+            now.add(channel)
         self._on_change()
+
+    def changes(self) -> tuple[set[str], set[str]]:
+        """The channels that are new, and those that are gone for good, since this was last asked."""
+        new, gone = self._new, self._gone
+        self._new, self._gone = set(), set()
+        return new, gone
+
+    def begin_again(self) -> None:
+        """Have `changes` tell all that is wanted as new: nothing is listened to any more."""
+        self._new, self._gone = self.wanted(), set()
 
     def wanted(self) -> set[str]:
         """All that is held or lingers."""

@@ -169,6 +169,7 @@ class Listener:
         connection.terminate()
         self._inbox.shut()
         self._listened.clear()
+        self._holds.begin_again()
         if self.blind_since is None:
             self.blind_since = time.monotonic()
             self._on_lost()
@@ -202,8 +203,7 @@ class Listener:
         """
         while True:
             self._wake.clear()
-            wanted = self._holds.wanted()
-            gone, new = self._listened - wanted, wanted - self._listened
+            new, gone = self._holds.changes()
             self._promised -= gone
             self._listened -= gone
             if not gone and not new:

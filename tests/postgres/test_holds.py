@@ -115,3 +115,32 @@ def test_a_channel_is_wanted_as_long_as_one_holder_is_left(steps: list[tuple[str
             await asyncio.sleep(0)
 
     asyncio.run(play())
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["take", "give", "ask", "lose"]), st.sampled_from("abcdef")), max_size=40)
+
+
+@given(STEPS)
+def test_who_follows_the_changes_has_what_is_wanted(steps: list[tuple[str, str]]) -> None:
+    async def course() -> None:
+        made, _ = holds(most=3)
+        held: Counter[str] = Counter()
+        followed: set[str] = set()
+        for step, name in [*steps, ("ask", "")]:
+            if step == "take" and (held[name] or len(+held) < 3):
+                made.take(name)
+                held[name] += 1
+            elif step == "give" and held[name]:
+                made.give(name)
+                held[name] -= 1
+            elif step == "ask":
+                new, gone = made.changes()
+                assert not new & followed
+                assert gone <= followed
+                followed = (followed | new) - gone
+                assert followed == made.wanted()
+            elif step == "lose":
+                made.begin_again()
+                followed = set()
+
+    asyncio.run(course())
