@@ -158,7 +158,7 @@ class Publisher:
             self.socket = socket.create_connection(("127.0.0.1", spec.port))
             handshake(self.socket, "/publish", spec.port)
         else:
-            command = [sys.executable, "-m", "tests.bench.burst_producer", *spec.publisher, "x" * spec.padding]
+            command = [sys.executable, "-m", "tests.bench.burst_producer", *spec.publisher, pad(spec)]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def burst(self, count: int) -> None:
@@ -167,9 +167,9 @@ class Publisher:
             self.process.stdin.write(f"{self.sent + 1} {count}\n".encode())
             self.process.stdin.flush()
         else:
-            pad = "x" * self.spec.padding
+            text = pad(self.spec)
             numbers = range(self.sent + 1, self.sent + count + 1)
-            self.socket.sendall(b"".join(masked(f'{{"seq":{n},"pad":"{pad}"}}'.encode()) for n in numbers))
+            self.socket.sendall(b"".join(masked(f'{{"seq":{n},"pad":"{text}"}}'.encode()) for n in numbers))
         self.sent += count
 
     def close(self) -> None:
@@ -191,6 +191,11 @@ def handshake(made: socket.socket, path: str, port: int, *, deflate: bool = Fals
         assert byte, head
         head += byte
     assert b" 101 " in head, head
+
+
+def pad(spec: Spec) -> str:
+    words = "an order of two espressos and one croissant for table 14, paid by card, please hurry up a little; "
+    return (words * (spec.padding // len(words) + 1))[: spec.padding]
 
 
 def masked(payload: bytes) -> bytes:
@@ -244,7 +249,7 @@ def pace(load: Load, rate: float, count: int) -> dict[str, float]:
         reader.late = []
     dsn, _, channel = spec.publisher
     command = [sys.executable, "-m", "tests.bench.durable_producer", dsn, channel, str(rate), "0", str(count)]
-    with subprocess.Popen([*command, "x" * spec.padding]):
+    with subprocess.Popen([*command, pad(spec)]):
         while not all(len(reader.late) == count for reader in load.readers.values()):
             assert load.take(PATIENCE), "the server delivers no more"
     busy = (cpu(spec.pid) - used) / (time.perf_counter() - start)
