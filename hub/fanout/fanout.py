@@ -226,12 +226,11 @@ class Fanout:
         """Give a session another selection; what its group owed it has been written."""
         if selection == session.selection:
             return
-        self._groups.leave(session)
-        session.selection = selection
         if session.behind is None:
             session.after = self._batch.number
-            self._groups.join(session)
+            self._groups.move(session, selection)
             return
+        session.selection = selection
         self._replays.stop(session)  # what is being read is for the selection of before
         session.behind.selection = selection
         counted = session.counted or {}

@@ -116,6 +116,25 @@ class Groups:
         session.group = group
         session.selection = group.selection  # one value for all of them
 
+    def move(self, session: Session, selection: Selection) -> None:
+        """Give `session`, to whom its group owes nothing, another selection.
+
+        A group that it has to itself goes with it, so one name more costs one entry and not one for each name.
+        """
+        group, key = session.group, (selection, session.deflated)
+        if group is None or len(group.members) > 1 or key in self._groups or not selection.names:
+            self.leave(session)
+            session.selection = selection
+            self.join(session)
+            return
+        before = group.selection
+        self._groups[key] = self._groups.pop((before, group.deflated))
+        group.selection = session.selection = selection
+        for name in selection.names - before.names:
+            self._learn(name, group)
+        for name in before.names - selection.names:
+            self._forget(name, group)
+
     def leave(self, session: Session) -> None:
         """Take `session` out of its group, and forget a group that nobody is in."""
         group, session.group = session.group, None
