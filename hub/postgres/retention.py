@@ -21,7 +21,9 @@ _KEYS: Final = timedelta(hours=24)
 _TIMEOUT: Final = 300.0
 # Whether there may be something to do: one statement, since it is asked every minute for ever.
 _DUE: Final = """
-SELECT (SELECT published_at < clock_timestamp() - $1::interval FROM hub.events ORDER BY events.xid, id LIMIT 1)
+SELECT (SELECT published_at < clock_timestamp() - $1::interval FROM hub.events
+         WHERE events.xid < (SELECT newest.xid FROM hub.events AS newest ORDER BY newest.xid DESC LIMIT 1)
+         ORDER BY events.xid, id LIMIT 1)
     OR (SELECT max(id) - min(id) >= $2 FROM hub.events)
     OR EXISTS (SELECT FROM hub.keys WHERE used_at < now() - $3::interval)
 """

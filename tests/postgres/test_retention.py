@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -69,6 +70,21 @@ async def test_the_newest_stays_however_old_it_is(connection: Connection) -> Non
     await make_old(connection, ids)
     assert await apply(connection, age=timedelta(seconds=1)) == 2
     assert await left(connection) == ids[-1:]
+
+
+async def test_where_there_is_nothing_to_do_it_is_one_statement(connection: Connection) -> None:
+    """It is asked every minute, and most hubs sleep then."""
+
+    async def statements() -> int:
+        sent: list[object] = []
+        with connection.query_logger(sent.append):
+            assert await apply(connection, age=timedelta(seconds=1), count=2) == 0
+        await asyncio.sleep(0)  # asyncpg calls its loggers in the next turn
+        return len(sent)
+
+    assert await statements() == 1, "an empty log"
+    await make_old(connection, await publish(connection))
+    assert await statements() == 1, "only the newest event is left, which stays"
 
 
 async def test_it_goes_batch_by_batch(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
