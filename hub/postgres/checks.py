@@ -39,6 +39,9 @@ async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Fi
         if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.events')") is not None:
             yield await _log(connection)
             yield await _oldest_writer(connection)
+        if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.watched')") is not None:
+            for finding in await _watched(connection):
+                yield finding
     finally:
         await connection.close()
     yield await _notifications(pooled, direct)
@@ -117,6 +120,16 @@ async def _oldest_writer(connection: Connection) -> Finding:
         "be deleted. Commit it, or end it with pg_terminate_backend or ROLLBACK PREPARED."
     )
     return Finding("warn", "retention", text)
+
+
+async def _watched(connection: Connection) -> list[Finding]:
+    """One for each watched table whose changes may pass unseen, and one for all the others."""
+    rows = await connection.fetch('SELECT "table", amiss FROM hub.watched ORDER BY "table"')
+    wrong = [Finding("warn", "watch", f"{row['table']}: {row['amiss']}") for row in rows if row["amiss"] is not None]
+    well = len(rows) - len(wrong)
+    if well:
+        return [*wrong, Finding("ok", "watch", f"{well} table{'s' * (well > 1)} watched")]
+    return wrong
 
 
 async def _notifications(pooled: Target, direct: Target) -> Finding:

@@ -19,13 +19,15 @@ from hub.postgres.connect import Connection, Pool
 _BATCH: Final = 5_000
 _KEYS: Final = timedelta(hours=24)
 _TIMEOUT: Final = 300.0
-# Whether there may be something to do: one statement, since it is asked every minute for ever.
+# Whether there may be something to do: one statement, since it is asked every minute for ever. Watched tables have
+# nothing to do with retention, but they are to be looked at as often.
 _DUE: Final = """
 SELECT (SELECT published_at < clock_timestamp() - $1::interval FROM hub.events
          WHERE events.xid < (SELECT newest.xid FROM hub.events AS newest ORDER BY newest.xid DESC LIMIT 1)
          ORDER BY events.xid, id LIMIT 1)
     OR (SELECT max(id) - min(id) >= $2 FROM hub.events)
-    OR EXISTS (SELECT FROM hub.keys WHERE used_at < now() - $3::interval)
+    OR EXISTS (SELECT FROM hub.keys WHERE used_at < now() - $3::interval) AS events,
+       hub.watches_due() AS watches
 """
 # Another hub that is at it holds the row; then this one lets it be.
 _LOCK: Final = "SELECT horizon::text::bigint AS horizon FROM hub.log FOR UPDATE SKIP LOCKED"
@@ -64,9 +66,20 @@ async def run(pool: Pool, *, age: timedelta | None, count: int | None, interval:
 
 
 async def apply(connection: Connection, *, age: timedelta | None, count: int | None) -> AsyncIterator[int]:
-    """Delete batch by batch, each in a transaction of its own; yields how many events each had."""
-    if not await connection.fetchval(_DUE, age, count, _KEYS, timeout=_TIMEOUT):
-        return
+    """Delete batch by batch, each in a transaction of its own; yields how many events each had.
+
+    Then follow watched tables that are not as they were.
+    """
+    due = await connection.fetchrow(_DUE, age, count, _KEYS, timeout=_TIMEOUT)
+    assert due is not None
+    if due["events"]:
+        async for deleted in _delete_all(connection, age, count):
+            yield deleted
+    if due["watches"]:
+        await connection.execute("SELECT hub.rewatch()", timeout=_TIMEOUT)
+
+
+async def _delete_all(connection: Connection, age: timedelta | None, count: int | None) -> AsyncIterator[int]:
     while True:
         async with connection.transaction(isolation="read_committed"):
             batch = await _delete(connection, age, count)

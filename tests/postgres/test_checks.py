@@ -55,3 +55,26 @@ async def test_a_prepared_transaction_holds_it_back_too(
         assert "the prepared transaction 'left behind'" in found.text
     finally:
         await connection.execute("ROLLBACK PREPARED 'left behind'")
+
+
+async def test_watched_tables_are_counted_and_those_that_are_not_told_are_named(
+    database: str, connection: Connection
+) -> None:
+    assert "watch" not in await findings(database)
+    await connection.execute("CREATE TABLE a (id int); CREATE TABLE b (id int); CREATE TABLE c (id int)")
+    await connection.execute("SELECT hub.watch('a'), hub.watch('b')")
+    assert (await findings(database))["watch"] == Finding("ok", "watch", "2 tables watched")
+    await connection.execute(
+        "SELECT hub.watch('c'); ALTER TABLE a DISABLE TRIGGER hub_delete; ALTER TABLE c SET UNLOGGED"
+    )
+    target = Target(database)
+    found = [found async for found in checks.examine(target, target, assets.folder("sql")) if found.subject == "watch"]
+    assert found == [
+        Finding(
+            "warn",
+            "watch",
+            "public.a: Triggers are missing on public.a, or disabled: what is changed there may not be told.",
+        ),
+        Finding("warn", "watch", "public.c: It is unlogged: a crash empties it without a word."),
+        Finding("ok", "watch", "1 table watched"),
+    ]

@@ -85,6 +85,8 @@ async def test_where_there_is_nothing_to_do_it_is_one_statement(connection: Conn
     assert await statements() == 1, "an empty log"
     await make_old(connection, await publish(connection))
     assert await statements() == 1, "only the newest event is left, which stays"
+    await connection.execute("CREATE TABLE items (id int); SELECT hub.watch('items')")
+    assert await statements() == 1, "a watched table is as it was"
 
 
 async def test_it_goes_batch_by_batch(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,3 +127,14 @@ async def test_keys_are_forgotten_after_a_day(connection: Connection) -> None:
         await connection.execute(f"UPDATE hub.keys SET used_at = now() - interval '{age}' WHERE key = $1", key)
     await apply(connection)
     assert [row["key"] for row in await connection.fetch("SELECT key FROM hub.keys")] == ["young"]
+
+
+async def test_watched_tables_that_have_changed_are_followed(connection: Connection) -> None:
+    await connection.execute("CREATE TABLE items (id int) PARTITION BY LIST (id); SELECT hub.watch('items')")
+    assert await apply(connection) == 0
+    assert await left(connection) == []
+    await connection.execute("CREATE TABLE part PARTITION OF items DEFAULT")
+    await apply(connection)
+    assert await connection.fetchval("SELECT array_agg(payload ->> 'op') FROM hub.events") == ["reload"]
+    await connection.execute("INSERT INTO part VALUES (1)")
+    assert len(await left(connection)) == 2
