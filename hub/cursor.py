@@ -1,7 +1,8 @@
 """A cursor: a moment of the whole log, as text that a client keeps and gives back.
 
 What is new since a cursor is what is visible now and was not visible then; so a cursor is a snapshot, tightened,
-with a witness of the log it belongs to. To clients it is opaque; here it is url-safe base64 of varints.
+with a witness by which one can tell whether the log still has what the cursor has seen. To clients it is opaque; here
+it is url-safe base64 of varints.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MAX_LENGTH: Final = 64 * 1024
 """Characters of a cursor. A thousand transactions in flight make one of about 2,600."""
 
 _FOREIGN: Final = "The cursor is none of this hub's; subscribe without it."
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _PLACE: Final = 1  # flag: a place inside a replay follows
 
 
@@ -48,6 +49,9 @@ class Place:
 class Cursor:
     """`generation` names the log; a log that was emptied or restored has another one.
 
+    `era` names a part of its life: a new one begins whenever a hub connects. Only between two of them can Postgres have
+    lost what it had shown, so within one nobody need ask whether the witness is still there.
+
     `snapshot` is tightened to `witness`; without a witness nothing has been seen, and it is where the log starts. In a
     place the witness is that of its upper snapshot.
     """
@@ -56,6 +60,7 @@ class Cursor:
     snapshot: Snapshot
     witness: Witness | None = None
     place: Place | None = None
+    era: int = 0
 
     def __str__(self) -> str:
         return _text(self)
@@ -68,18 +73,34 @@ class Cursor:
     @property
     def finished(self) -> Cursor:
         """Where the replay ends that this is a place in; a cursor that is none is there already."""
-        return Cursor(self.generation, self.place.upper, self.witness) if self.place else self
+        return Cursor(self.generation, self.place.upper, self.witness, era=self.era) if self.place else self
 
     def inside(self, upper: Cursor, event: int) -> Cursor:
         """The place behind `event`, in id order, on the way from this cursor to `upper`."""
-        return Cursor(upper.generation, self.snapshot, upper.witness, Place(upper.upper, event))
+        return Cursor(upper.generation, self.snapshot, upper.witness, Place(upper.upper, event), upper.era)
+
+    def back_at(self, snapshot: Snapshot) -> Cursor:
+        """The moment of the same log in which only what `snapshot` sees had been seen."""
+        return Cursor(self.generation, snapshot, era=self.era)
+
+    def fallen_back(self, floor: Snapshot, era: int) -> Cursor:
+        """Where to go on in `era` when all is lost, perhaps, that this one has seen and `floor` does not see.
+
+        Who is inside a replay that began below the floor has not seen all that the floor sees, and begins that again.
+        """
+        start = self.snapshot if floor.contains(self.snapshot) else floor
+        return Cursor(self.generation, start, era=era)
+
+    def of(self, era: int) -> Cursor:
+        """The same moment, for who knows that all that it has seen is still there in `era`."""
+        return self if era == self.era else Cursor(self.generation, self.snapshot, self.witness, self.place, era)
 
     def lifted(self, horizon: int) -> Cursor:
         """This cursor when nothing below `horizon` is left to be seen."""
         place = self.place
         if place is not None and place.upper.xmax <= horizon:
             return self.finished.lifted(horizon)
-        return Cursor(self.generation, self.snapshot.lifted(horizon), self.witness, place)
+        return Cursor(self.generation, self.snapshot.lifted(horizon), self.witness, place, self.era)
 
 
 @lru_cache(maxsize=1024)  # one cursor goes to many clients
@@ -104,7 +125,7 @@ def parse(text: str) -> Cursor:
 def _encode(cursor: Cursor) -> Iterator[int]:
     """The bytes of the varints."""
     numbers = chain(
-        (_FORMAT, _PLACE if cursor.place else 0, cursor.generation),
+        (_FORMAT, _PLACE if cursor.place else 0, cursor.generation, cursor.era),
         _of_snapshot(cursor.snapshot),
         _of_witness(cursor.witness),
         (*_of_snapshot(cursor.place.upper), cursor.place.id) if cursor.place else (),
@@ -144,14 +165,14 @@ def _numbers(data: bytes) -> Iterator[int]:
 
 
 def _decode(numbers: Iterator[int]) -> Cursor:
-    version, flags, generation = next(numbers), next(numbers), next(numbers)
+    version, flags, generation, era = next(numbers), next(numbers), next(numbers), next(numbers)
     if version != _FORMAT or flags & ~_PLACE:
         raise ValueError("another format")
     snapshot, witness = _to_snapshot(numbers), _to_witness(numbers)
     place = Place(_to_snapshot(numbers), next(numbers)) if flags & _PLACE else None
     if next(numbers, None) is not None:
         raise ValueError("something follows")
-    return Cursor(generation, snapshot, witness, place)
+    return Cursor(generation, snapshot, witness, place, era)
 
 
 def _to_snapshot(numbers: Iterator[int]) -> Snapshot:

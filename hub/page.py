@@ -15,8 +15,12 @@ ROOM: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`events` are in order of ids. `horizon` is the log's when it was read: nothing below it is left there."""
+    """`events` are in order of ids. `horizon` is the log's when it was read: nothing below it is left there.
+
+    `gap` is the reason why something may have been lost before them, if it may.
+    """
 
     events: Sequence[Event]
     position: Cursor
     horizon: int = 0
+    gap: str | None = None

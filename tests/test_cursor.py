@@ -27,7 +27,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 def cursors(draw: st.DrawFn) -> Cursor:
     witness = draw(st.none() | st.builds(Witness, XIDS, XIDS, XIDS))
     place = draw(st.none() | st.builds(Place, snapshots(), XIDS))
-    return Cursor(draw(st.integers(0, 2**62)), draw(snapshots()), witness, place)
+    return Cursor(draw(st.integers(0, 2**62)), draw(snapshots()), witness, place, draw(st.integers(0, 2**31 - 1)))
 
 
 @given(cursors())

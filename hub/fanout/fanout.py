@@ -83,6 +83,17 @@ class Fanout:
         self.ring.append(batch, events)
         self._sweep.begin(batch)
 
+    def restart(self, floor: Cursor, events: Sequence[Event], position: Cursor) -> None:
+        """Begin again where the log may have lost some of what was read of it: everybody goes on from where they were.
+
+        Whether that is still there, and from where else to go on, is found out as for who comes back with a cursor.
+        """
+        for session in [session for session in self.sessions if session.group is not None]:
+            self._sweep.settle(session)
+            if session.behind is None:
+                self._fall_behind(session)
+        self.start(floor, events, position)
+
     def sink(self, events: Sequence[Event], position: Cursor | None = None) -> None:
         """Take a batch. Writing begins at once, unless a sweep is under way: then it joins the next one.
 

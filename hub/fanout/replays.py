@@ -8,7 +8,8 @@ fan-out. The last step is from the ring and without an await: between it and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from hub import backoff, protocol
@@ -31,6 +32,9 @@ class Log(Protocol):
 
     async def newest(self, selection: Selection, count: int, upper: Cursor) -> int:
         """The id behind which the newest `count` events of `selection` lie that `upper` sees."""
+
+    async def verify(self, position: Cursor, era: int) -> Page:
+        """The same position in `era`, if all that it has seen is still there; else where to go on, after a gap."""
 
     async def fresh(self) -> None:
         """Return when all that is visible in the log now has come to the fan-out."""
@@ -71,10 +75,13 @@ class Replays:
             self._look_up(session, work, upper)
         elif work.position.generation != upper.generation:
             self._start_over(session, work, upper)
+        elif work.position.era != upper.era:
+            self._read(session, work, self._log.verify(work.position, upper.era), self._resume)
         elif not upper.snapshot.contains(work.position.upper):
             self._await_tail(session, work, upper)
         elif self._live.ring.reaches(work.position):
-            self._take(session, work, self._live.ring.page(work.selection, work.position, upper))
+            page = self._live.ring.page(work.selection, work.position, upper)
+            self._take(session, work, replace(page, position=page.position.of(upper.era)))
             if work.position == upper:
                 self._finish(session, work)
             asyncio.get_running_loop().call_soon(self.advance, session)
@@ -103,18 +110,18 @@ class Replays:
         ring = self._live.ring
         behind = ring.newest(work.selection, work.last)
         if behind is not None:
-            work.position = Cursor(upper.generation, ring.floor.snapshot).inside(upper, behind)
+            work.position = upper.back_at(ring.floor.snapshot).inside(upper, behind)
             self.advance(session)
         else:
             self._read(session, work, self._newest(work, upper))
 
     async def _newest(self, work: Replay, upper: Cursor) -> None:
         behind = await self._log.newest(work.selection, work.last or 0, upper)
-        work.position = Cursor(upper.generation, NOTHING).inside(upper, behind)
+        work.position = upper.back_at(NOTHING).inside(upper, behind)
 
     def _start_over(self, session: Session, work: Replay, upper: Cursor) -> None:
         """The position means nothing in this log: say so, and give all that there is."""
-        work.position = Cursor(upper.generation, NOTHING)
+        work.position = upper.back_at(NOTHING)
         work.unannounced = True
         self._tell(session, work, "reset", work.position)
         self.advance(session)
@@ -143,6 +150,13 @@ class Replays:
             session.send(protocol.events(encoded, str(position), work.asked_by))
             self.deliveries += len(encoded)
 
+    def _resume(self, session: Session, work: Replay, page: Page) -> None:
+        """Go on where the log still has what was seen: at the same place, or after a gap at an earlier one."""
+        work.position = page.position
+        if page.gap is not None:
+            work.unannounced = page.gap == "reset"
+            self._tell(session, work, page.gap, page.position)
+
     def _tell(self, session: Session, work: Replay, reason: str, cursor: Cursor) -> None:
         work.lossless = False
         session.send(gap(Gap(work.selection.names, reason, cursor=cursor), work.asked_by))
@@ -155,11 +169,24 @@ class Replays:
 
     # Reading the log
 
-    def _read(self, session: Session, work: Replay, reading: Coroutine[Any, Any, Page | None]) -> None:
+    def _read(
+        self,
+        session: Session,
+        work: Replay,
+        reading: Coroutine[Any, Any, Page | None],
+        use: Callable[[Session, Replay, Page], None] | None = None,
+    ) -> None:
+        """Have `reading` done, the page that it brings used (taken, if nothing else is said), and go on."""
         task = session.reading = asyncio.create_task(reading, name="replay")
-        task.add_done_callback(lambda done: self._has_read(session, work, done))
+        task.add_done_callback(lambda done: self._has_read(session, work, done, use or self._take))
 
-    def _has_read(self, session: Session, work: Replay, task: asyncio.Task[Page | None]) -> None:
+    def _has_read(
+        self,
+        session: Session,
+        work: Replay,
+        task: asyncio.Task[Page | None],
+        use: Callable[[Session, Replay, Page], None],
+    ) -> None:
         if task.cancelled() or session.reading is not task:
             return
         if failed := task.exception():
@@ -174,7 +201,7 @@ class Replays:
         self._attempts = 0
         session.reading = None
         if (page := task.result()) is not None:
-            self._take(session, work, page)
+            use(session, work, page)
         self.advance(session)
 
     def _try_again(self, session: Session, task: asyncio.Task[Any]) -> None:

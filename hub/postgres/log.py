@@ -10,10 +10,12 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import structlog
 
-from hub import event, patterns
+from hub import patterns
 from hub.cursor import Cursor
 from hub.page import ROOM, Page
+from hub.postgres import unseen
 from hub.postgres.connect import Pool
+from hub.postgres.witnesses import Witnesses
 from hub.selection import Selection
 
 _ROWS: Final = 1_000  # of a page
@@ -101,6 +103,7 @@ class Log:
         self._fresh = fresh
         self._asked: dict[Hashable, asyncio.Task[Any]] = {}
         self._pages: OrderedDict[Hashable, Page] = OrderedDict()
+        self._witnesses = Witnesses(self._fetch)
         self.queries = 0
         """Statements that were sent."""
 
@@ -118,6 +121,10 @@ class Log:
         while len(self._pages) > _KEPT:
             self._pages.popitem(last=False)
         return page
+
+    async def verify(self, position: Cursor, era: int) -> Page:
+        """The position in `era`, or after a gap another one (hub/postgres/witnesses.py)."""
+        return await self._witnesses.verify(position, era)
 
     async def newest(self, selection: Selection, count: int, upper: Cursor) -> int:
         """The id behind which the newest `count` events of `selection` lie that `upper` sees; 0 where it has fewer."""
@@ -155,10 +162,7 @@ class Log:
             last_here = last
             rows = await self._fetch(_PAGE_NAMED, names, behind, last, *snapshots)
         found = [row for row in rows if row["id"] is not None]
-        events = [
-            event.durable(row["xid"], row["id"], row["channel"], row["payload"], row["tags"], row["published_at"])
-            for row in found
-        ]
+        events = [unseen.read(row) for row in found]
         if found and not found[0]["whole"]:
             there = position.inside(end, found[-1]["id"])
         elif last_here < last:

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from hub.cursor import Cursor, Place, Witness
-from hub.postgres import tail as tails
+from hub.postgres import unseen
 from hub.postgres.embedded import Embedded
 from hub.snapshot import Snapshot
 from tests.conftest import running
@@ -224,11 +224,11 @@ async def test_a_jump_over_many_events_reaches_their_subscribers_whole(hub: Any,
     both, steady = await Follower(["bulk", "steady"]).connect(hub), await Follower(["steady"]).connect(hub)
     await producer.execute(
         "INSERT INTO hub.events (channel, payload) SELECT 'bulk', to_jsonb(n) FROM generate_series(1, $1::int) AS n",
-        3 * tails.BATCH,
+        3 * unseen.BATCH,
     )
     await publish(producer, "then", channel="steady")
     assert await steady.until("then") == ["then"]
-    assert await both.until("then") == [*range(1, 3 * tails.BATCH + 1), "then"]
+    assert await both.until("then") == [*range(1, 3 * unseen.BATCH + 1), "then"]
 
 
 async def test_who_does_not_read_for_a_while_gets_every_durable_event_in_order(

@@ -10,17 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub import cursor, event, protocol
-from hub.cursor import Cursor
 from hub.fanout import ring
 from hub.fanout.sessions import Join
 from hub.patterns import matches
 from hub.selection import select
 from tests.fanout.outlet import Outlet
-from tests.fanout.world import NOW, Hub, World
+from tests.fanout.world import NOW, Hub, World, number_of
 
 NAMES = [["a"], ["b.c"], ["b.*"], ["**"], ["a", "b.*"], ["a", "b.c", "b.d"], ["**"]]
 CHANNELS = ["a", "b.c", "b.d"]
 CLIENTS = 2
+
+
+Began = frozenset[int]
+"""Where a subscription began: the numbers of the events that came before."""
 
 
 class Client:
@@ -28,13 +31,15 @@ class Client:
 
     def __init__(self, world: World, hub: Hub) -> None:
         self.world, self.fanout = world, hub.fanout
-        self.following: dict[str, Cursor] = {}  # confirmed: name and where it began
-        self.asked: dict[int, dict[str, Cursor | None]] = {}  # by subscribe: names, and where they began if known
+        self.following: dict[str, Began] = {}  # confirmed: name and where it began
+        self.asked: dict[int, dict[str, Began | None]] = {}  # by subscribe: names, and where they began if known
         self.cursors: dict[int, str | None] = {}
         self.confirmed: str | None = None
         self.story: list[int] = []
         self.number = 0
         self.mixed = False  # had a subscribe beside others: replays run beside what is live, in no order to it
+        self.told = False  # that commits were lost: then some events may come again
+        self.heard: dict[int, Began] = {}  # by subscribe: what its confirmation lies behind
         self.overlapping = False  # the same with names that mean the same channel: then a replay may repeat what came
         self.connect()
 
@@ -43,7 +48,7 @@ class Client:
         self.session = self.fanout.open(self.outlet)
         self.inbox: list[dict[str, Any]] = []
 
-    def subscribe(self, names: list[str], began: dict[str, Cursor | None], since: str | None) -> None:
+    def subscribe(self, names: list[str], began: dict[str, Began | None], since: str | None) -> None:
         others = {*self.following, *(name for began in self.asked.values() for name in began)}
         self.mixed |= bool(others)
         self.overlapping |= any(
@@ -82,8 +87,19 @@ class Client:
         for began, since in unconfirmed:
             self.subscribe(list(began), began, since)
 
+    def hear(self) -> None:
+        """Note what arrives, which is read later or never: what is confirmed is so from now on."""
+        fresh = self.outlet.messages()
+        self.inbox += fresh
+        for message in fresh:
+            if message["type"] == "subscribed":
+                here = cursor.parse(message["cursor"]).snapshot
+                self.heard[message["id"]] = frozenset(
+                    number_of(each) for each in self.world.committed if here.sees(each.xid)
+                )
+
     def read(self, count: int | None) -> None:
-        self.inbox += self.outlet.messages()
+        self.hear()
         taken = self.inbox if count is None else self.inbox[:count]
         self.inbox = self.inbox[len(taken) :]
         for message in taken:
@@ -98,21 +114,25 @@ class Client:
                 elif "cursor" in message:
                     self.confirmed = message["cursor"]
             case "subscribed":
-                here = cursor.parse(message["cursor"])
-                assert message["recovered"]
+                assert message["recovered"] or self.told
                 for name, began in self.asked.pop(message["id"]).items():
-                    self.following[name] = began or here
+                    self.following[name] = self.heard[message["id"]] if began is None else began
                 self.confirmed = message["cursor"]
             case "gap":
-                assert message["reason"] in ("overflow", "listener"), message
+                assert message["reason"] in ("overflow", "listener", *(["failover"] * self.world.crashes)), message
+                self.told |= message["reason"] == "failover"
+                if "for" in message:
+                    self.cursors[message["for"]] = message["cursor"]
+                elif "cursor" in message:
+                    self.confirmed = message["cursor"]
 
     def wanted(self) -> set[int]:
-        """The ids that have to be in the story by now."""
+        """The numbers that have to be in the story by now."""
         return {
-            each.id
+            number_of(each)
             for each in self.world.committed
             for name, began in self.following.items()
-            if matches(name, each.channel) and not began.snapshot.sees(each.xid)
+            if matches(name, each.channel) and number_of(each) not in began
         }
 
 
@@ -188,8 +208,16 @@ class Course:
                     hub.fanout.drains.look()
             case "answer", which:
                 world.answer(which + 1)
+            case "flush", *_:
+                world.flush()
+            case "floor", hub:
+                self.hubs[hub].set_floor()
+            case "crash", *_:
+                world.crash()
             case "turn", count:
                 await turns(count)
+        for client in self.clients:
+            client.hear()
 
     async def finish(self) -> None:
         while self.world.open:
@@ -211,6 +239,8 @@ class Course:
             assert not client.asked, "every subscribe is answered"
             assert client.session.behind is None
             assert set(client.story) >= client.wanted(), "nothing is lost"
+            if client.told:
+                continue
             if not client.overlapping:
                 assert len(client.story) == len(set(client.story)), "nothing comes twice"
             if client.mixed:
@@ -227,11 +257,34 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
+CRASHING = st.one_of(
+    STEP,
+    STEP,
+    st.just(("flush",)),
+    st.tuples(st.just("floor"), HUB),
+    st.just(("crash",)),
+)
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(NAMES), min_size=CLIENTS, max_size=CLIENTS), st.lists(STEP, min_size=20, max_size=100))
 def test_any_course_of_events_gives_each_client_each_event_once_in_causal_order(
     first: list[list[str]], steps: list[tuple[Any, ...]]
 ) -> None:
+    play(first, steps)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.sampled_from(NAMES), min_size=CLIENTS, max_size=CLIENTS), st.lists(CRASHING, min_size=20, max_size=100)
+)
+def test_whatever_crashes_take_back_nothing_is_missing_and_who_may_get_something_again_is_told(
+    first: list[list[str]], steps: list[tuple[Any, ...]]
+) -> None:
+    play(first, steps)
+
+
+def play(first: list[list[str]], steps: list[tuple[Any, ...]]) -> None:
     async def run() -> None:
         course = Course(first)
         for step in steps:

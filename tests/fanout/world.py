@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
+
+import orjson
 
 from hub import event
 from hub.cursor import Cursor, Witness
@@ -24,7 +27,7 @@ ROWS = 2  # of a page
 
 @dataclass
 class Transaction:
-    """`saw` has, for each of its events, the ids that were committed when it was published."""
+    """`saw` has, for each of its events, the numbers of those that were committed when it was published."""
 
     xid: int
     events: list[Event] = field(default_factory=list)
@@ -32,15 +35,23 @@ class Transaction:
 
 
 class World:
-    """The log, its producers, its tail. Readers of the log wait until `answer` is called."""
+    """The log and its producers. Readers of the log wait until `answer` is called.
+
+    The payload of an event is its number, which is never given twice; its xid and id are, after a crash.
+    """
 
     def __init__(self) -> None:
         self.xid = 100
         self.id = 0
+        self.number = 0
         self.open: list[Transaction] = []
         self.committed: list[Event] = []
         self.saw: dict[int, frozenset[int]] = {}
         self.horizon = 0
+        self.era = self.eras = self.crashes = 0
+        self.floors: dict[int, Snapshot] = {}
+        self.floor = NOTHING
+        self._disk = self._state()  # what a crash leaves
         self._asked: list[asyncio.Future[None]] = []
 
     # Producers
@@ -53,9 +64,10 @@ class World:
         if self.open:
             transaction = self.open[which % len(self.open)]
             self.id += 1
-            made = event.durable(transaction.xid, self.id, channel, str(self.id), (), NOW)
+            self.number += 1
+            made = event.durable(transaction.xid, self.id, channel, str(self.number), (), NOW)
             transaction.events.append(made)
-            transaction.saw[self.id] = frozenset(each.id for each in self.committed)
+            transaction.saw[self.number] = frozenset(map(number_of, self.committed))
 
     def end(self, which: int, *, commit: bool) -> None:
         if self.open:
@@ -67,6 +79,30 @@ class World:
     def snapshot(self) -> Snapshot:
         xip = tuple(sorted(transaction.xid for transaction in self.open))
         return Snapshot(xip[0] if xip else self.xid, self.xid, xip)
+
+    # Crashes
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.xid, self.id, list(self.committed), dict(self.saw), self.era, dict(self.floors), self.floor
+
+    def flush(self) -> None:
+        """All that is committed is on the disk."""
+        self._disk = self._state()
+
+    def crash(self) -> None:
+        """Take back what was not flushed: its xids and ids are given out again. What is open is gone."""
+        self.open = []
+        self.xid, self.id, committed, saw, self.era, floors, self.floor = self._disk
+        self.committed, self.saw, self.floors = list(committed), dict(saw), dict(floors)
+        self.crashes += 1
+
+    def arrive(self) -> int:
+        """Begin an era, as each hub does that connects."""
+        self.floors[self.era] = self.floor
+        self.eras += 1
+        self.era = self.eras
+        self.flush()
+        return self.era
 
     # Readers
 
@@ -92,18 +128,39 @@ class Hub:
         self.raw = self.position.snapshot
         self.fanout = Fanout(self, **room)
         self.fanout.start(self.position, [], self.position)
+        self.crashes = 0  # those that the connection has not survived
+
+    def arrive(self) -> None:
+        """Connect anew: go on where the hub was, if all that it has seen is still there."""
+        world, seen = self.world, self.position.witness
+        self.crashes, era = world.crashes, world.arrive()
+        if seen is None or any(_witness(each) == seen for each in world.committed):
+            self.raw, self.position = self.position.snapshot, self.position.of(era)
+            return
+        self.raw = world.snapshot()
+        witness = max(map(_witness, world.committed), key=lambda each: each.xid, default=None)
+        tight = self.raw.tightened(witness.xid if witness else 0)
+        self.position = Cursor(GENERATION, tight, witness, era=era)
+        self.fanout.restart(self.position, [], self.position)
+
+    def set_floor(self) -> None:
+        """Note how far the log was read, on the connection on which it was."""
+        if self.crashes == self.world.crashes:
+            self.world.floor = self.position.snapshot
 
     def tick(self, *, jump: bool = False) -> None:
-        """One read of the tail, handed on as a batch or as a jump."""
+        """One read of the tail, handed on as a batch or as a jump; before it a new connection, if need be."""
+        if self.crashes != self.world.crashes:
+            self.arrive()
         now = self.world.snapshot()
         new = [each for each in self.world.committed if not self.raw.sees(each.xid)]
         new.sort(key=lambda each: each.id)
         witness = max(
-            [self.position.witness, *(Witness(each.xid, each.id, 0) for each in new)],
+            [self.position.witness, *map(_witness, new)],
             key=lambda each: each.xid if each else 0,
         )
         self.raw = now
-        self.position = Cursor(GENERATION, now.tightened(witness.xid if witness else 0), witness)
+        self.position = Cursor(GENERATION, now.tightened(witness.xid if witness else 0), witness, era=self.world.era)
         if jump and new:
             self.fanout.jump(Counter(each.channel for each in new), self.position)
         elif new or self.position != self.fanout.position:
@@ -126,6 +183,15 @@ class Hub:
         ids = [each.id for each in self._of(selection) if upper.snapshot.sees(each.xid)]
         return ids[-count] - 1 if len(ids) >= count else 0
 
+    async def verify(self, position: Cursor, era: int) -> Page:
+        await self.world.asked()
+        world, seen = self.world, position.witness
+        if seen is None or any(_witness(each) == seen for each in world.committed):
+            return Page([], position.of(era))
+        if position.era not in world.floors and position.era != world.era:
+            return Page([], position.fallen_back(NOTHING, era), gap="reset")
+        return Page([], position.fallen_back(world.floors.get(position.era, world.floor), era), gap="failover")
+
     async def fresh(self) -> None:
         await self.world.asked()
         self.tick()
@@ -133,3 +199,13 @@ class Hub:
     def _of(self, selection: Selection) -> Sequence[Event]:
         named = [each for each in self.world.committed if any(matches(name, each.channel) for name in selection.names)]
         return sorted(named, key=lambda each: each.id)
+
+
+def number_of(made: Event) -> int:
+    """The number that is the event's payload."""
+    found: int = orjson.loads(made.json)["payload"]
+    return found
+
+
+def _witness(made: Event) -> Witness:
+    return Witness(made.xid, made.id, number_of(made))

@@ -16,7 +16,7 @@ import pytest
 
 from hub.cursor import Cursor
 from hub.event import Event
-from hub.postgres import postmaster
+from hub.postgres import postmaster, unseen
 from hub.postgres import tail as tails
 from hub.postgres.connect import Connection, Target, connect, connect_listening
 from hub.postgres.embedded import Embedded
@@ -36,7 +36,7 @@ class Sunk:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.jumps: list[Mapping[str, int]] = []
-        self.resets = 0
+        self.resets = self.restarts = 0
         self.floor: Cursor
         self.position: Cursor
         self._news = asyncio.Event()
@@ -44,6 +44,11 @@ class Sunk:
     def start(self, floor: Cursor, events: Sequence[Event], position: Cursor) -> None:
         self.floor, self.position = floor, position
         self.before = list(events)
+
+    def restart(self, floor: Cursor, events: Sequence[Event], position: Cursor) -> None:
+        self.restarts += 1
+        self.start(floor, events, position)
+        self._news.set()
 
     def sink(self, events: Sequence[Event], position: Cursor) -> None:
         assert all(not self.position.snapshot.sees(each.xid) and position.snapshot.sees(each.xid) for each in events)
@@ -204,7 +209,7 @@ async def test_more_than_a_batch_is_jumped_over(database: str, connection: Conne
     async with reading(database) as reader:
         await connection.execute(
             "INSERT INTO hub.events (channel, payload) SELECT 'c' || n % 3, '1' FROM generate_series(1, $1::int) AS n",
-            tails.BATCH + 1,
+            unseen.BATCH + 1,
         )
         await reader.sunk.until(lambda: reader.sunk.jumps)
         assert reader.sunk.jumps == [{"c0": 1667, "c1": 1667, "c2": 1667}]
@@ -230,7 +235,7 @@ async def test_the_newest_events_fill_the_ring_at_the_start(
     async with reading(database) as reader:
         assert [each.id for each in reader.sunk.before] == ids
         assert not any(reader.sunk.floor.snapshot.sees(each.xid) for each in reader.sunk.before)
-    monkeypatch.setattr(tails, "_NEWEST", tails._NEWEST.replace("10000", "8"))
+    monkeypatch.setattr(unseen, "NEWEST", unseen.NEWEST.replace("10000", "8"))
     async with reading(database) as reader:
         assert [each.id for each in reader.sunk.before] == ids[-7:], "the oldest transaction may not be there whole"
         assert not any(reader.sunk.floor.snapshot.sees(each.xid) for each in reader.sunk.before)
@@ -292,6 +297,40 @@ def crash(data_dir: Path) -> None:
 
 
 # Sleep
+
+
+async def test_where_commits_were_lost_it_starts_again(database: str, connection: Connection) -> None:
+    async with reading(database) as reader:
+        await reader.sunk.has(await publish(connection), await publish(connection))
+        before = reader.sunk.position
+        await connection.execute(
+            "DELETE FROM hub.events WHERE xid = (SELECT max(xid) FROM hub.events)"
+        )  # as a crash does
+        reader.connections[-1].terminate()
+        await reader.sunk.until(lambda: reader.sunk.restarts)
+        assert before.witness is not None
+        assert reader.sunk.position.witness is not None
+        assert reader.sunk.position.witness.xid < before.witness.xid
+        assert reader.sunk.position.era != before.era
+        await reader.sunk.has(await publish(connection))
+
+
+async def test_how_far_it_has_read_is_noted_while_it_is_awake(
+    database: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "_FLOOR", 0.01)
+    async with reading(database, quiet_after=1000) as reader:
+        number = await publish(connection)
+        await reader.sunk.has(number)
+        async with asyncio.timeout(PATIENCE):
+            while await connection.fetchval(
+                "SELECT count(*) FROM hub.log, hub.events WHERE NOT pg_visible_in_snapshot(xid, floor)"
+            ):
+                await asyncio.sleep(0.01)  # nothing signals it
+        noted = await connection.fetchval("SELECT xmin FROM hub.log")
+        await reader.tail.fresh()
+        await reader.tail.fresh()
+        assert await connection.fetchval("SELECT xmin FROM hub.log") == noted, "only what is news is noted"
 
 
 async def test_a_sleeping_hub_is_woken_by_a_producer(database: str, connection: Connection) -> None:
@@ -529,11 +568,11 @@ async def test_a_million_uncommitted_rows_cost_a_poll_nothing_and_plans_hold_wit
         )
         reader = await stack.enter_async_context(tailing(database))
         raw = await reader.fetchval("SELECT pg_current_snapshot()::text")
-        assert await touched(reader, tails._READ, raw) < 200
+        assert await touched(reader, unseen.READ, raw) < 200
         await writer.execute("COMMIT")
         raw = await reader.fetchval("SELECT pg_current_snapshot()::text")
         await publish(writer)
-        assert await touched(reader, tails._READ, raw) < 200
+        assert await touched(reader, unseen.READ, raw) < 200
 
 
 @asynccontextmanager

@@ -1,0 +1,98 @@
+"""Witnesses: whether the log still has what cursors of other eras have seen, and else from where to go on.
+
+Postgres can lose commits that were seen, by a crash with synchronous_commit off or the promotion of a standby that was
+behind, and then gives their xids and ids to others. If the event with the greatest xid that was seen is still there,
+no lower xid was given out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from hub import snapshot
+from hub.cursor import Cursor, Witness
+from hub.page import Page
+from hub.postgres.moment import AGREES
+from hub.snapshot import NOTHING
+
+_MOST: Final = 1_000  # in one statement
+_KEPT: Final = 10_000  # answers
+# An era that is not known, neither as ended nor as the one that lasts, was lost itself, or is too old to be kept.
+_LOOK: Final = f"""
+SELECT EXISTS (SELECT FROM hub.events WHERE events.xid = asked.xid::xid8 AND id = asked.id AND {AGREES} = asked.at)
+       OR log.horizon > asked.xid::xid8 AS there,
+       floors.era IS NOT NULL OR log.era = asked.era AS known,
+       CASE WHEN floors.era IS NOT NULL THEN floors.floor ELSE log.floor END::text AS floor
+  FROM hub.log AS log
+ CROSS JOIN unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
+            WITH ORDINALITY AS asked (xid, id, at, era, place)
+  LEFT JOIN hub.floors AS floors ON floors.era = asked.era
+ ORDER BY asked.place
+"""  # noqa: S608 - made of constants
+
+_Key = tuple[int, Witness, int]  # the era that asks, the witness, the era that it is of
+
+
+class Witnesses:
+    """Looks them up by `fetch`, all at once that are asked for while a look is under way."""
+
+    def __init__(self, fetch: Callable[..., Awaitable[list[Any]]]) -> None:
+        self._fetch = fetch
+        self._asked: dict[_Key, asyncio.Future[Any]] = {}  # not looked up yet
+        self._answers: dict[_Key, Any] = {}  # what is there in an era stays: when retention takes it, that is known
+        self._task: asyncio.Task[None] | None = None
+
+    async def verify(self, position: Cursor, era: int) -> Page:
+        """`position` in `era`, if the log has what it has seen, else where to go on, with the gap's reason.
+
+        Raises OSError while the log cannot be read.
+        """
+        if position.witness is None:
+            return Page([], position.of(era))
+        key = era, position.witness, position.era
+        row: Any = self._answers.get(key) or await asyncio.shield(self._ask(key))
+        if row["there"]:
+            return Page([], position.of(era))
+        floor = snapshot.parse(row["floor"]) if row["floor"] and row["known"] else NOTHING
+        reason = "failover" if row["known"] else "reset"
+        return Page([], position.fallen_back(floor, era), gap=reason)
+
+    def _ask(self, key: _Key) -> asyncio.Future[Any]:
+        if key not in self._asked:
+            self._asked[key] = asyncio.get_running_loop().create_future()
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._look(), name="witnesses")
+        return self._asked[key]
+
+    async def _look(self) -> None:
+        while self._asked:
+            batch = dict(list(self._asked.items())[:_MOST])
+            for key in batch:
+                del self._asked[key]
+            try:
+                rows = await self._fetch(
+                    _LOOK,
+                    [str(seen.xid) for _, seen, _ in batch],
+                    [seen.id for _, seen, _ in batch],
+                    [seen.at for _, seen, _ in batch],
+                    [era for _, _, era in batch],
+                )
+            except BaseException as error:
+                failure = error if isinstance(error, OSError) else ConnectionError("the look was given up")
+                for answer in batch.values():
+                    _fail(answer, failure)
+                if not isinstance(error, OSError):
+                    raise
+            else:
+                if len(self._answers) > _KEPT:
+                    self._answers.clear()
+                for (key, answer), row in zip(batch.items(), rows, strict=True):
+                    self._answers[key] = row
+                    answer.set_result(row)
+
+
+def _fail(answer: asyncio.Future[Any], failure: OSError) -> None:
+    answer.set_exception(failure)
+    answer.exception()  # whoever asked may be gone, and then nobody else looks at it
