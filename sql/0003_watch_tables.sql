@@ -6,6 +6,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 
 CREATE TABLE hub.watches (
     relation     regclass    PRIMARY KEY,
+    name         text        NOT NULL,
     channel      text        COLLATE "C" NOT NULL,
     old          boolean     NOT NULL,
     columns      text[],
@@ -22,6 +23,7 @@ CREATE TABLE hub.watches (
 );
 COMMENT ON TABLE hub.watches IS 'What hub.watch was told, a row for each table. Everybody sees and changes those of their own tables only.';
 COMMENT ON COLUMN hub.watches.relation IS 'The table; the parent, if it is partitioned.';
+COMMENT ON COLUMN hub.watches.name IS 'Its name, with the schema, when it was last looked at: by this its readers know it.';
 COMMENT ON COLUMN hub.watches.channel IS 'Where its changes are published.';
 COMMENT ON COLUMN hub.watches.old IS 'Whether updates and deletes tell the whole row as it was.';
 COMMENT ON COLUMN hub.watches.columns IS 'The names of the columns that are published; null for all.';
@@ -67,6 +69,13 @@ COMMENT ON COLUMN hub.shapes.hidden IS 'Those that are not.';
 COMMENT ON COLUMN hub.shapes.key IS 'The columns of the primary key, in its order; none if there is no key or it is deferrable.';
 COMMENT ON COLUMN hub.shapes.rest IS 'The columns that are published and not of the key.';
 COMMENT ON COLUMN hub.shapes.plain IS 'No column is of a type that somebody has made, or virtual: to_jsonb will do.';
+
+CREATE FUNCTION hub.name_of(relation regclass) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%I.%I', n.nspname, c.relname)
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = name_of.relation
+$$;
+COMMENT ON FUNCTION hub.name_of(regclass) IS 'The name of a table as events have it.';
 
 CREATE FUNCTION hub.tables_of(relation regclass) RETURNS SETOF regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -214,6 +223,10 @@ DECLARE
     payloads  jsonb[] := '{}';
     bytes     bigint := 0;
     length    integer;
+    depth     integer := pg_trigger_depth();
+    began     text := EXTRACT(epoch FROM statement_timestamp())::text;
+    inner_of  text[] := string_to_array(current_setting('hub.publishing', true), ' ');
+    overtaken boolean := false;
 BEGIN
     IF TG_OP = 'INSERT' THEN
         PERFORM FROM hub_new LIMIT 1;
@@ -238,7 +251,25 @@ BEGIN
     END IF;
     cut := CASE WHEN shape.old OR shape.key = '{}' THEN '{}' ELSE shape.rest END;
 
+    -- A row trigger that changes the same table does so in the middle of the statement, and its change is told before:
+    -- what this statement has to tell is older, perhaps. So who publishes inside of triggers notes how deep.
+    IF depth > 1 OR inner_of[1] = began THEN
+        IF inner_of[1] IS DISTINCT FROM began THEN
+            inner_of := ARRAY[began];
+        END IF;
+        overtaken := EXISTS (SELECT FROM unnest(inner_of[2:]) AS n(note)
+                              WHERE split_part(note, '/', 1) = shape.relation::oid::text AND split_part(note, '/', 2)::integer > depth);
+        inner_of := ARRAY(SELECT note FROM unnest(inner_of[2:]) AS n(note) WHERE split_part(note, '/', 2)::integer <= depth);
+        IF depth > 1 THEN
+            inner_of := array_append(inner_of, format('%s/%s', shape.relation::oid, depth));
+        END IF;
+        PERFORM set_config('hub.publishing', array_to_string(began || ARRAY(SELECT DISTINCT unnest(inner_of)), ' '), true);
+    END IF;
+
     BEGIN  -- reads only, unless the statement is large: a subtransaction that writes takes an xid
+        IF overtaken THEN
+            RAISE EXCEPTION 'a trigger on the table has changed it meanwhile';
+        END IF;
         IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
             -- An old snapshot may show other columns than the rows have: what is hidden would go out by its new name.
             SELECT string_agg(format('pg_typeof(t.%I)', a.attname), ', ' ORDER BY a.attnum),
@@ -448,18 +479,24 @@ COMMENT ON FUNCTION hub.disarm(regclass) IS 'Takes the hub''s triggers from one 
 CREATE FUNCTION hub.publish_reload() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO hub.events (channel, payload)
-    SELECT s.channel, hub.reload(s."table", CASE
-               WHEN new.shape <> old.shape THEN 'Its columns, its key or its partitions have changed.'
-               ELSE 'Triggers were missing: changes may have passed unseen.' END)
-      FROM hub.shapes AS s WHERE s.relation = new.relation;
+    IF TG_OP = 'DELETE' THEN
+        INSERT INTO hub.events (channel, payload) VALUES (old.channel, hub.reload(old.name, 'It is watched no longer.'));
+        RETURN NULL;
+    END IF;
+    IF (new.channel, new.name) <> (old.channel, old.name) THEN
+        INSERT INTO hub.events (channel, payload)
+        VALUES (old.channel, hub.reload(old.name, 'It has another name or channel now.'));
+    END IF;
+    IF new.shape <> old.shape OR new.repaired_at IS DISTINCT FROM old.repaired_at THEN
+        INSERT INTO hub.events (channel, payload) VALUES (new.channel, hub.reload(new.name, CASE
+            WHEN new.shape <> old.shape THEN 'Its columns, its key or its partitions have changed.'
+            ELSE 'Triggers were missing: changes may have passed unseen.' END));
+    END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION hub.publish_reload() IS 'Tells readers of a watched table that its shape is another one, or that triggers were missing.';
+COMMENT ON FUNCTION hub.publish_reload() IS 'Tells readers of a watched table that it is another than they know, or that something may have passed unseen.';
 REVOKE ALL ON FUNCTION hub.publish_reload() FROM PUBLIC;
-CREATE TRIGGER reload AFTER UPDATE ON hub.watches FOR EACH ROW
-    WHEN (new.shape IS DISTINCT FROM old.shape OR new.repaired_at IS DISTINCT FROM old.repaired_at)
-    EXECUTE FUNCTION hub.publish_reload();
+CREATE TRIGGER reload AFTER UPDATE OR DELETE ON hub.watches FOR EACH ROW EXECUTE FUNCTION hub.publish_reload();
 
 CREATE FUNCTION hub.watch(
     relation regclass, channel text DEFAULT NULL, columns text[] DEFAULT NULL, old boolean DEFAULT false
@@ -495,11 +532,11 @@ BEGIN
           FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = watch.relation;
     END IF;
     BEGIN
-        INSERT INTO hub.watches AS w (relation, channel, old, columns, numbers, numbered_for, shape)
-        VALUES (watch.relation, watch.channel, COALESCE(watch.old, false), watch.columns, numbers, watch.relation,
+        INSERT INTO hub.watches AS w (relation, name, channel, old, columns, numbers, numbered_for, shape)
+        VALUES (watch.relation, hub.name_of(watch.relation), watch.channel, COALESCE(watch.old, false), watch.columns, numbers, watch.relation,
                 hub.shape(watch.relation, numbers))
         ON CONFLICT ON CONSTRAINT watches_pkey DO UPDATE
-        SET channel = EXCLUDED.channel, old = EXCLUDED.old, columns = EXCLUDED.columns, numbers = EXCLUDED.numbers,
+        SET name = EXCLUDED.name, channel = EXCLUDED.channel, old = EXCLUDED.old, columns = EXCLUDED.columns, numbers = EXCLUDED.numbers,
             numbered_for = EXCLUDED.numbered_for, shape = EXCLUDED.shape, failure = NULL,
             repaired_at = CASE WHEN EXISTS (SELECT FROM hub.tables_of(w.relation) AS t WHERE NOT hub.is_armed(t, w.channel))
                                THEN clock_timestamp() ELSE w.repaired_at END;
@@ -551,6 +588,7 @@ COMMENT ON COLUMN hub.watched.amiss IS 'Why changes may pass unseen, in a senten
 CREATE FUNCTION hub.is_due(watch hub.watches) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT watch.relation::oid <> watch.numbered_for
+        OR watch.name <> hub.name_of(watch.relation)
         OR watch.shape <> hub.shape(watch.relation, watch.numbers)
         OR EXISTS (SELECT FROM hub.tables_of(watch.relation) AS t WHERE NOT hub.is_armed(t, watch.channel))
 $$;
@@ -603,7 +641,7 @@ BEGIN
             END IF;
             armed := hub.arm(watch.relation, watch.channel);
             UPDATE hub.watches AS w
-               SET columns = watch.columns, numbers = watch.numbers, numbered_for = watch.relation, failure = NULL,
+               SET name = hub.name_of(watch.relation), columns = watch.columns, numbers = watch.numbers, numbered_for = watch.relation, failure = NULL,
                    shape = hub.shape(watch.relation, watch.numbers),
                    repaired_at = CASE WHEN armed > 0 THEN clock_timestamp() ELSE w.repaired_at END
              WHERE w.relation = watch.relation;

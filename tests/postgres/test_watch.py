@@ -233,6 +233,76 @@ async def test_a_trigger_that_swallows_a_row_swallows_the_event(connection: Conn
     assert await told(connection) == [event("insert", item(2))]
 
 
+async def test_where_a_row_trigger_changes_the_table_in_the_middle_of_a_statement_it_is_a_reload(
+    connection: Connection,
+) -> None:
+    """Its change is told before that of the statement, which was made earlier."""
+    await watched(connection)
+    await connection.execute(
+        """
+        CREATE FUNCTION reprice() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE items SET price = 7 WHERE id = new.id AND price IS DISTINCT FROM 7;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER reprice AFTER INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION reprice();
+        """
+    )
+    await connection.execute("INSERT INTO items VALUES (1, 'a', 1)")
+    inner, outer = await told(connection)
+    assert inner == event("update", item(1, "a", 7), changed=["price"])
+    assert reasons([outer]) == ["A change cannot be told: a trigger on the table has changed it meanwhile."]
+    await connection.execute("UPDATE items SET name = 'b'")
+    assert await told(connection) == [event("update", item(1, "b", 7), changed=["name"])], "here it had nothing to do"
+    await connection.execute("BEGIN; UPDATE items SET price = 2; UPDATE items SET name = 'c'; COMMIT")
+    first, second, third = await told(connection)
+    assert (first["op"], second["op"]) == ("update", "reload")
+    assert third == event("update", item(1, "c", 7), changed=["name"]), "the next statement is told again"
+
+
+async def test_triggers_of_other_tables_may_change_a_watched_one(connection: Connection) -> None:
+    await watched(connection)
+    await connection.execute(
+        """
+        CREATE TABLE orders (id int);
+        CREATE FUNCTION stock() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO items VALUES (new.id);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER stock AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION stock();
+        """
+    )
+    await connection.execute("INSERT INTO orders VALUES (1), (2)")
+    await connection.execute("INSERT INTO items VALUES (3)")
+    assert await told(connection) == [event("insert", item(number)) for number in (1, 2, 3)]
+
+
+async def test_readers_are_told_by_the_old_name_that_it_is_another(connection: Connection) -> None:
+    await watched(connection)
+    await connection.execute("ALTER TABLE items RENAME TO things")
+    assert await connection.fetchval("SELECT hub.watches_due()")
+    await connection.execute("SELECT hub.rewatch()")
+    (gone,) = await told(connection)
+    assert (gone["op"], gone["table"], gone["reason"]) == (
+        "reload",
+        "public.items",
+        "It has another name or channel now.",
+    )
+    assert not await connection.fetchval("SELECT hub.watches_due()")
+    await connection.execute("SELECT hub.watch('things', channel => 'new')")
+    (gone,) = await told(connection)
+    assert (gone["table"], gone["reason"]) == ("public.things", "It has another name or channel now.")
+
+
+async def test_readers_are_told_of_the_end(connection: Connection) -> None:
+    await watched(connection)
+    await connection.execute("SELECT hub.unwatch('items')")
+    assert reasons(await told(connection)) == ["It is watched no longer."]
+    await connection.execute("SELECT hub.watch('items')")
+    await connection.execute("DROP TABLE items")
+    await connection.execute("SELECT hub.rewatch()")
+    assert reasons(await told(connection)) == ["It is watched no longer."]
+
+
 async def test_quoted_names_and_names_of_every_kind_work(connection: Connection) -> None:
     """Also those of the trigger's own variables, aliases and functions."""
     names = ["n", "o", "t", "s", "doc", "new", "old", "place", "shape", "cut", "payload", "counts", "changes", "pair"]

@@ -11,7 +11,7 @@ from hub import assets
 from hub.postgres.connect import Connection, Target
 from hub.postgres.migrate import migrate
 from tests.postgres.conftest import as_role, opened
-from tests.postgres.test_watch import ITEMS, event, item, told, watched
+from tests.postgres.test_watch import ITEMS, event, item, reasons, told, watched
 
 GRANTS = """
 GRANT USAGE ON SCHEMA hub TO {role};
@@ -72,7 +72,7 @@ async def test_the_channel_is_the_table_s_name_or_what_one_says(connection: Conn
     assert await connection.fetchval("SELECT hub.watch('shop.items')") == "shop.items"
     assert await connection.fetchval("SELECT hub.watch('items', 'goods')") == "goods"
     await connection.execute("INSERT INTO items VALUES (1)")
-    assert await told(connection, "items") == []
+    assert reasons(await told(connection, "items")) == ["It has another name or channel now."]
     assert len(await told(connection, "goods")) == 1
     assert await connection.fetchval("SELECT hub.watch('items')") == "items"
 
@@ -90,7 +90,7 @@ async def test_a_name_that_is_no_channel_asks_for_one(connection: Connection, na
 async def test_a_watch_ends_without_a_trace(connection: Connection) -> None:
     await watched(connection)
     await connection.execute("SELECT hub.unwatch('items'); INSERT INTO items VALUES (1)")
-    assert await told(connection) == []
+    assert reasons(await told(connection)) == ["It is watched no longer."]
     assert await connection.fetchval("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'items'::regclass") == 0
     assert await connection.fetch("SELECT * FROM hub.watched") == []
     with pytest.raises(asyncpg.UndefinedObjectError, match=r"public\.items is not watched"):
