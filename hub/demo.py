@@ -1,4 +1,4 @@
-"""The demo shop: a producer that knows nothing of the hub, only of its table."""
+"""The demo shop: a producer that knows nothing of the hub, only of its table, which is watched."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import structlog
 if TYPE_CHECKING:
     from hub.postgres.connect import Connection
 
-CHANNEL: Final = "orders"
+START: Final = (("channel", "orders"), ("table", "demo.orders"))
+"""What the dashboard shows at first: the shop's events, and its table."""
 _CUSTOMERS: Final = ("Ada", "Ben", "Chloé", "Dmitri", "Emeka", "Fatima", "Grete", "Hiro")
 _ITEMS: Final = ("espresso", "flat white", "filter coffee", "cold brew", "croissant", "cinnamon bun")
+_BUSY: Final = 12  # open orders at which nobody may order any more
 _NEXT: Final = {"new": ("paid", "paid", "paid", "cancelled"), "paid": ("shipped",)}
 
 log = structlog.get_logger()
@@ -49,7 +51,7 @@ async def _trade(connection: Connection) -> None:
     )
     transaction = connection.transaction()
     await transaction.start()
-    if len(open_orders) > 5 and random.random() < 0.6:
+    if random.random() * _BUSY < len(open_orders):
         await _advance(connection, *random.choice(open_orders))
     else:
         await _order(connection)

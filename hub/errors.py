@@ -7,12 +7,13 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """The `code` of an `error` frame; each has its row in README."""
+    """The `code` of an `error` frame or of a request's error; each has its row in README."""
 
     BAD_REQUEST = "bad_request"
     BAD_CHANNEL = "bad_channel"
     UNSUPPORTED = "unsupported"
     FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
     TOO_LARGE = "too_large"
     TOO_MANY = "too_many"
     CANCELLED = "cancelled"
@@ -32,7 +33,7 @@ class SetupError(HubError):
 
 
 class CommandError(HubError):
-    """A client's command was refused; the connection goes on.
+    """A client's command, or a request, was refused; the connection goes on.
 
     `command_id` is the id to answer with, None where none could be read. `channels` are the offending ones.
     """

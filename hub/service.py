@@ -18,8 +18,9 @@ from hub import assets, cursor, demo, event, loop, stats
 from hub.errors import SetupError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
-from hub.postgres import retention
-from hub.postgres.connect import Target, connect, connect_listening, pool
+from hub.postgres import retention, watched
+from hub.postgres.codecs import set_stream_codecs
+from hub.postgres.connect import Pool, Target, connect, connect_listening, pool
 from hub.postgres.embedded import Embedded
 from hub.postgres.listener import Listener
 from hub.postgres.listening import Notification
@@ -27,6 +28,7 @@ from hub.postgres.log import Log
 from hub.postgres.migrate import migrate
 from hub.postgres.publisher import Publisher
 from hub.postgres.tail import BELL, PLAN, SESSION, Tail
+from hub.postgres.watched import Watched
 from hub.settings import Database, Settings
 from hub.web.access import Access
 from hub.web.app import Web
@@ -105,6 +107,7 @@ async def hub(
         readers = await stack.enter_async_context(
             pool(direct, min_size=0, max_size=_READERS, purpose="replay", settings=PLAN)
         )
+        streams = await stack.enter_async_context(_streams(settings, direct))
         # The parts know one another through plain calls, so who is made first is told of the others by name.
         history = Log(readers, fresh=lambda: tail.fresh())
         fanout = Fanout(history, max_buffer=settings.max_buffer)
@@ -125,14 +128,28 @@ async def hub(
             pulse=pulse,
             listener=listener,
             publisher=publisher,
+            watched=Watched(streams, opened),
             ready=lambda: _reasons(listener, tail),
             limits=_limits(settings),
             heartbeat=settings.heartbeat,
+            stall_timeout=settings.stall_timeout,
             compression=settings.compression == "on",
         )
-        url = await stack.enter_async_context(_serve(settings, ports, (demo.CHANNEL,) if with_demo else ()))
+        url = await stack.enter_async_context(_serve(settings, ports, demo.START if with_demo else ()))
         log.info("serving", url=url, loop=loop.running())
         yield url, tasks
+
+
+def _streams(settings: Settings, direct: Target) -> contextlib.AbstractAsyncContextManager[Pool]:
+    """Connections that read as long as somebody reads what they read."""
+    return pool(
+        direct,
+        min_size=0,
+        max_size=settings.stream_max,
+        purpose="stream",
+        settings=watched.session(settings.stall_timeout),
+        codecs=set_stream_codecs,
+    )
 
 
 def check_address(settings: Settings) -> None:
@@ -216,9 +233,9 @@ def _limits(settings: Settings) -> Limits:
 
 
 @contextlib.asynccontextmanager
-async def _serve(settings: Settings, ports: Ports, shown: Sequence[str]) -> AsyncIterator[str]:
+async def _serve(settings: Settings, ports: Ports, start: Sequence[tuple[str, str]]) -> AsyncIterator[str]:
     access = Access(settings.host, settings.origin_list)
-    site = Web(ports, access=access, static=assets.folder("static"), channels=shown)
+    site = Web(ports, access=access, static=assets.folder("static"), start=start)
     runner = web.AppRunner(site.app, access_log=None, shutdown_timeout=_GOODBYE, max_line_size=_MAX_LINE)
     await runner.setup()
     try:

@@ -1,6 +1,7 @@
 // The dashboard: a client of the hub like any other. What comes from the hub is shown as text, never as HTML.
 
 import { connect, matcher } from "/client.js"
+import { Views } from "/views.js"
 
 const KEPT = 1_000 // entries of the feed, those that wait while it is paused counted apart
 const PAGE = 100 // rows that are drawn at first, and more at a time when the reader comes near their end
@@ -13,6 +14,7 @@ const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-dig
 const number = new Intl.NumberFormat("en")
 const plural = (count, what) => `${number.format(count)} ${what}${count === 1 ? "" : "s"}`
 
+const address = new URLSearchParams(location.search)
 const hub = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`)
 
 // Connection
@@ -48,10 +50,11 @@ hub.subscribe(STATS, ({ payload }) => {
 
 // Channels: the address line remembers them, so that a view can be shared
 
+const views = new Views(hub, address.get("table"), () => remember())
 const subscriptions = new Map() // name → {subscription, chip, confirmed}
 const isPattern = name => name.includes("*")
 const channelOf = name => name?.replace(/[*]+/g, "new") // one to publish to that a subscription of this name hears
-const asked = new URLSearchParams(location.search).get("last")
+const asked = address.get("last")
 
 const subscribe = (name, last) => {
   $("subscribe-error").textContent = ""
@@ -107,7 +110,8 @@ const remember = () => {
   const names = [...subscriptions.keys()]
   const query = new URLSearchParams(names.map(name => ["channel", name]))
   if (asked) query.set("last", asked)
-  history.replaceState(null, "", names.length ? `?${query}` : location.pathname)
+  if (views.opened) query.set("table", views.opened)
+  history.replaceState(null, "", names.length || views.opened ? `?${query}` : location.pathname)
   showConfirmed()
   offer(names)
   showEmpty()
@@ -145,10 +149,10 @@ let received = 0
 const seen = new Set()
 
 const add = event => {
-  const { id } = event
-  if (id !== null) {
-    if (seen.has(id)) return
-    seen.add(id)
+  const same = `${event.id} ${event.at}` // an id alone may be given out again, by another log or after a failover
+  if (event.id !== null) {
+    if (seen.has(same)) return
+    seen.add(same)
     if (seen.size > 4 * KEPT) seen.delete(seen.values().next().value)
   }
   received += 1
@@ -156,7 +160,6 @@ const add = event => {
 }
 
 const note = (name, { reason, dropped }) => {
-  if (reason === "reset") seen.clear() // another log counts from the beginning again
   const notifies = dropped === null ? "NOTIFYs may be missing" : `${plural(dropped, "NOTIFY")} missing`
   const texts = {
     listener: `${notifies}, since the hub lost its connection to Postgres`,
@@ -164,6 +167,7 @@ const note = (name, { reason, dropped }) => {
     reconnect: `${notifies}, since this page was not connected`,
     expired: "durable events are missing: the log keeps none so old",
     reset: "durable events may be missing: the log is another one",
+    failover: "durable events may be missing, or come again: Postgres lost some of its log",
   }
   tellAll(name, `${name}: ${texts[reason] ?? "events may be missing"}`)
 }
@@ -262,7 +266,8 @@ const tell = () => {
 const summary = () => {
   const filtering = $("search").value || $("only").value
   if (filtering) return `${number.format(entries.filter(filter()).length)} of ${number.format(entries.length)} match`
-  return gone ? `the newest ${number.format(entries.length)} of ${number.format(entries.length + gone)}` : ""
+  if (gone) return `the newest ${number.format(entries.length)} of ${number.format(entries.length + gone)}`
+  return entries.length ? plural(entries.length, "event") : ""
 }
 
 const row = entry => {
@@ -317,6 +322,7 @@ const exampleFor = name => {
 const pause = () => {
   paused = !paused
   $("pause").setAttribute("aria-pressed", String(paused))
+  views.pause(paused)
   draw()
 }
 $("pause").addEventListener("click", pause)
@@ -326,7 +332,10 @@ $("clear").addEventListener("click", () => {
   gone = skipped = 0
   redraw()
 })
-$("search").addEventListener("input", redraw)
+$("search").addEventListener("input", () => {
+  redraw()
+  views.search($("search").value)
+})
 $("only").addEventListener("change", redraw)
 
 document.addEventListener("keydown", press => {
@@ -424,6 +433,6 @@ $("theme").addEventListener("click", () => {
 })
 
 const last = asked ? Number(asked) || undefined : LAST
-for (const name of new URLSearchParams(location.search).getAll("channel")) if (name) subscribe(name, last)
+for (const name of address.getAll("channel")) if (name) subscribe(name, last)
 $("publish-channel").value = channelOf(subscriptions.keys().next().value) ?? ""
 showEmpty()

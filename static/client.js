@@ -1,38 +1,29 @@
-// pghub's client: follows channels of a hub through lost connections. No DOM, no dependencies.
+// pghub's client: follows channels of a hub through lost connections. No DOM, and nothing but the modules beside it.
 //
 //   import { connect } from "http://127.0.0.1:8080/client.js"
 //   const hub = connect()
 //   const orders = hub.subscribe("orders", event => …, { last: 20, onGap: gap => … })
 //   const id = await hub.publish("chat", { text: "hi" })
+//   const table = hub.table("orders", { onChange: change => … }) // a live copy of a watched table, in table.rows
 //
 // What is durable comes exactly once, and in order, however often the connection is lost: the client knows how far it
 // has got, as a cursor of the hub's, and has the rest replayed. What came by NOTIFY meanwhile is lost, as a gap tells.
+
+import { delayBefore, STEADY } from "./backoff.js"
+import { HubError } from "./errors.js"
+import { isLong, parseExact } from "./numbers.js"
+import { Table } from "./table.js"
+
+export { delayBefore, HubError }
 
 /** Close codes after which coming back is no use. */
 const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 4401, 4403, 4440])
 const DRAIN = 1001
 const DRAIN_SPREAD = 5_000
-const FIRST_DELAY = 1_000
-const MOST_DELAY = 30_000
 const HANDSHAKE_TIMEOUT = 10_000
-const STEADY = MOST_DELAY // a connection that lasted this long was a good one: the next delay starts small again
 const MOST_OUTSTANDING = 256
 const MOST_NAMES = 1_000 // in one subscribe
 const MOST_ASKS = 16 // subscribes that wait for their answer: so many the hub replays for at a time
-
-/** What the hub refused, or what became of a request. `code` is the hub's, or "disconnected" or "closed". */
-export class HubError extends Error {
-  constructor(code, message, channels = []) {
-    super(message)
-    this.name = "HubError"
-    this.code = code
-    this.channels = channels
-  }
-}
-
-/** Full jitter: milliseconds before try number `attempt`, counted from 0. */
-export const delayBefore = (attempt, random = Math.random) =>
-  random() * Math.min(MOST_DELAY, FIRST_DELAY * 2 ** Math.min(attempt, 20))
 
 /**
  * A connection to the hub at `url`, by default the one that this module was loaded from.
@@ -115,10 +106,12 @@ export class Hub extends EventTarget {
    *
    * `channel` may be a pattern: `orders.*` means one word more, `orders.**` one or more. Patterns mean durable events
    * only; with `ephemeral: false` so does a channel. Durable events come from now on, unless `since` (a cursor) or
-   * `last` (a number, the newest so many) asks for earlier ones; each subscription gets its own.
+   * `last` (a number, the newest so many) asks for earlier ones; each subscription gets its own. With `exact: true` a
+   * number that JavaScript cannot hold with all its digits comes as a string: its text.
    *
    * Several subscriptions of one channel are one on the wire. `ready` resolves when the hub has confirmed the first
-   * time, and rejects with a HubError where it refuses (the subscription is closed then) or is closed before.
+   * time, and rejects with a HubError where it refuses (the subscription is closed then) or is closed before. `onEnd`
+   * is called with the HubError that ends it, at whatever time, unless the page itself closes it.
    */
   subscribe(channel, onEvent, options = {}) {
     if (this.state === "closed") throw new HubError("closed", "This connection was closed.")
@@ -129,6 +122,22 @@ export class Hub extends EventTarget {
     if (isPattern(channel)) this.#patterns.set(channel, matcher(channel))
     if (this.#welcome) this.#join(subscription, others)
     return subscription
+  }
+
+  /**
+   * A live copy of the table `name`, which `hub.watch` has to watch in Postgres: a Table, see there.
+   *
+   * `onReset` is called with all rows (a Map from key to row) once they were read, each time, and after a TRUNCATE;
+   * `onChange` with each change that was applied since ({op: "insert", "update" or "delete", key, row, old}); `onState`
+   * with each new state; `onError` with the HubError that the copy failed for. `max` is how many rows it may have, by
+   * default 100,000: beyond that it fails. `ready` resolves with the table when it is live for the first time, and
+   * rejects if it fails or is closed before.
+   */
+  table(name, options = {}) {
+    if (this.state === "closed") throw new HubError("closed", "This connection was closed.")
+    const url = new URL(this.#url, globalThis.location)
+    url.protocol = url.protocol.replace("ws", "http")
+    return new Table(name, options, { hub: this, url: new URL(`watched/${encodeURIComponent(name)}`, url) })
   }
 
   /**
@@ -202,6 +211,7 @@ export class Hub extends EventTarget {
 
   #end(message, code) {
     if (this.state === "closed") return
+    this.state = "closed" // for those who hear of the end before the others
     clearTimeout(this.#timer)
     globalThis.removeEventListener?.("online", this.#online)
     const error = new HubError("closed", message)
@@ -245,7 +255,7 @@ export class Hub extends EventTarget {
       case "welcome":
         return this.#welcomed(message)
       case "events":
-        return this.#events(message)
+        return this.#events(message, text)
       case "gap":
         return this.#gap(message)
       case "cursor":
@@ -268,18 +278,23 @@ export class Hub extends EventTarget {
   }
 
   /** Delivers, and then moves the cursor: nothing comes between, so that an event and its cursor are never apart. */
-  #events(message) {
+  #events(message, text) {
     const at = this.#place(message)
     if (!at) return
     const { events } = message
     if (at.ask?.resume) at.ask.resume.replayed += events.length
     this.#tell("events", events)
     const concerned = new Map() // channel → subscriptions; one that is made meanwhile has come too late
-    for (const event of events) {
+    const long = isLong(text)
+    let exact = null
+    events.forEach((event, index) => {
       const { channel } = event
       if (!concerned.has(channel)) concerned.set(channel, this.#meaning(channel).filter(at.has))
-      for (const each of concerned.get(channel)) each.deliver(event)
-    }
+      for (const each of concerned.get(channel)) {
+        if (long && each.exact) exact ??= parseExact(text).events
+        each.deliver(each.exact && exact ? exact[index] : event)
+      }
+    })
     this.#reach(message.cursor, at.ask)
   }
 
@@ -477,17 +492,20 @@ class Subscription {
   resume = null // {replayed, recovered} since the connection was lost on which it was live
   #onEvent
   #onGap
+  #onEnd
   #hub
   #resolve
   #reject
 
-  constructor(channel, onEvent, { onGap, since, last, ephemeral = true }, hub) {
+  constructor(channel, onEvent, { onGap, onEnd, since, last, ephemeral = true, exact = false }, hub) {
     this.channel = channel
     this.since = since ?? undefined // a page that has stored no cursor yet gives null
     this.last = last ?? undefined
     this.ephemeral = ephemeral && !isPattern(channel)
     this.#onEvent = onEvent
     this.#onGap = onGap
+    this.#onEnd = onEnd
+    this.exact = exact
     this.#hub = hub
     this.ready = new Promise((resolve, reject) => {
       this.#resolve = resolve
@@ -503,13 +521,16 @@ class Subscription {
 
   /** Ends it: nothing is delivered any more. */
   close() {
+    this.#onEnd = undefined
     this.end(new HubError("closed", "This subscription was closed."))
     this.#hub.leave()
   }
 
   end(error) {
-    this.#onEvent = this.#onGap = undefined
+    const onEnd = this.#onEnd
+    this.#onEvent = this.#onGap = this.#onEnd = undefined
     this.#reject(error)
+    this.#guard(() => onEnd?.(error))
   }
 
   confirm() {

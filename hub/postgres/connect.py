@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias
@@ -70,7 +70,8 @@ async def _connect(target: Target, purpose: str, connection_class: type[Any], se
     except _FAILURES as error:
         _explain(target, error)
     try:
-        await _init(connection)
+        _check(connection)
+        await set_codecs(connection)
     except BaseException:
         connection.terminate()
         raise
@@ -79,15 +80,27 @@ async def _connect(target: Target, purpose: str, connection_class: type[Any], se
 
 @asynccontextmanager
 async def pool(
-    target: Target, *, min_size: int, max_size: int, purpose: str = "pool", settings: Mapping[str, str] = NO_SETTINGS
+    target: Target,
+    *,
+    min_size: int,
+    max_size: int,
+    purpose: str = "pool",
+    settings: Mapping[str, str] = NO_SETTINGS,
+    codecs: Callable[[Any], Awaitable[None]] = set_codecs,
 ) -> AsyncIterator[Pool]:
     """A pool of `min_size` to `max_size` connections, closed at the end. Raises SetupError as `connect` does.
 
-    Acquiring waits when all are in use: that is the throttle that protects Postgres, so callers bound their wait.
+    Each connection is given to `codecs` once. Acquiring waits when all are in use: that is the throttle that protects
+    Postgres, so callers bound their wait.
     """
+
+    async def init(connection: Any) -> None:
+        _check(connection)
+        await codecs(connection)
+
     try:
         opened = await asyncpg.create_pool(
-            **_options(target, purpose, settings), min_size=min_size, max_size=max_size, init=_init
+            **_options(target, purpose, settings), min_size=min_size, max_size=max_size, init=init
         )
     except _FAILURES as error:
         _explain(target, error)
@@ -119,11 +132,6 @@ def _options(target: Target, purpose: str, settings: Mapping[str, str]) -> dict[
     else:
         options["server_settings"] |= _SESSION | dict(settings)
     return options
-
-
-async def _init(connection: Any) -> None:
-    _check(connection)
-    await set_codecs(connection)
 
 
 def _check(connection: Connection) -> None:

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
+from hub.web.refusal import RequestError, refuse
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -66,14 +68,15 @@ class Access:
         if (upgrade or request.method not in _SAFE) and not self.origin_allowed(origin, host):
             message = f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS."
             return _refuse(403, "forbidden_origin", message)
-        return handler(request) if upgrade else self._share(request, handler, origin)
+        return handler(request)
 
-    async def _share(self, request: web.Request, handler: Handler, origin: str | None) -> web.StreamResponse:
-        response = await handler(request)
-        if origin is not None and self.is_listed(origin) and not response.prepared:
+    async def share(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let pages of HUB_ORIGINS read `response`; to be called before its head goes out, also for a refusal."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and self.is_listed(origin):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = hdrs.RETRY_AFTER
             response.headers.add(hdrs.VARY, hdrs.ORIGIN)
-        return response
 
 
 def _hostname(url: str) -> str | None:
@@ -84,4 +87,4 @@ def _hostname(url: str) -> str | None:
 
 
 async def _refuse(status: int, code: str, message: str) -> web.Response:
-    return web.json_response({"error": {"code": code, "message": message, "field": None}}, status=status)
+    return refuse(RequestError(status, code, message))

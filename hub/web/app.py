@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -16,6 +16,7 @@ from hub.web.pages import Pages
 from hub.web.ports import Ports
 from hub.web.session import Client
 from hub.web.socket import Socket, transport_of
+from hub.web.watched import Tables
 
 log = structlog.get_logger()
 
@@ -23,14 +24,16 @@ log = structlog.get_logger()
 class Web:
     """The hub's HTTP side."""
 
-    def __init__(self, ports: Ports, *, access: Access, static: Path, channels: Iterable[str] = ()) -> None:
+    def __init__(self, ports: Ports, *, access: Access, static: Path, start: Sequence[tuple[str, str]] = ()) -> None:
         self._ports = ports
         self._sockets: dict[Socket, None] = {}
         self.app = web.Application(middlewares=[access.middleware], client_max_size=ports.limits.frame)
+        self.app.on_response_prepare.append(access.share)
         self.app.router.add_get("/ws", self._websocket)
         self.app.router.add_get("/healthz", self._health)
         self.app.router.add_get("/readyz", self._ready)
-        self.app.router.add_routes(Pages(static, tuple(channels)).routes())
+        self.app.router.add_routes(Tables(ports.watched, stall_timeout=ports.stall_timeout).routes())
+        self.app.router.add_routes(Pages(static, start).routes())
 
     async def drain(self, timeout: float) -> None:
         """Say goodbye to every websocket and cut off those that have not left after `timeout` seconds."""

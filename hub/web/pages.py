@@ -41,13 +41,13 @@ _HEADERS: Final = {
 class Pages:
     """Serves the files of `folder`; `index.html` as `/`.
 
-    `channels` are those that the dashboard shows to a visitor who asked for none.
+    `start` is the query that the dashboard begins with for a visitor who asked for nothing.
     """
 
-    def __init__(self, folder: Path, channels: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, start: Sequence[tuple[str, str]] = ()) -> None:
         self._files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in _TYPES}
         self._tags = {name: hashlib.sha256(body).hexdigest()[:16] for name, body in self._files.items()}
-        self._start = "/?" + urlencode([("channel", name) for name in channels]) if channels else None
+        self._start = "/?" + urlencode(start) if start else None
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/", self.index)] + [web.get(f"/{name}", self.file) for name in self._files]

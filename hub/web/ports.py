@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +30,21 @@ class Publishing(Protocol):
     ) -> asyncio.Future[int | None]: ...
 
 
+class Reading(Protocol):
+    """A table at one moment: what goes before its rows, and these as JSON, some at a time."""
+
+    @property
+    def head(self) -> Mapping[str, object]: ...
+    def batches(self) -> AsyncGenerator[list[bytes]]: ...
+
+
+class Watching(Protocol):
+    """Reads watched tables; `hub.postgres.watched` is one. All raise CommandError."""
+
+    async def tables(self) -> Sequence[Mapping[str, object]]: ...
+    def open(self, name: str) -> AbstractAsyncContextManager[Reading]: ...
+
+
 class Ready(Protocol):
     """Tells what keeps the hub from serving: nothing, or one reason each."""
 
@@ -48,13 +64,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All that a websocket or a request may touch. `heartbeat` is in seconds."""
+    """All that a websocket or a request may touch. `heartbeat` and `stall_timeout` are in seconds."""
 
     fanout: Fanout
     pulse: Pulse
     listener: Listening
     publisher: Publishing
+    watched: Watching
     ready: Ready
     limits: Limits
     heartbeat: float
+    stall_timeout: float
     compression: bool = False

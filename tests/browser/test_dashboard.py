@@ -90,7 +90,7 @@ async def test_pause_clear_and_search(hub: Hub, open_page: Callable[..., Any], p
     await expect(page.locator(".event")).to_have_count(1)
     await expect(page.locator("#shown")).to_have_text("1 of 3 match")
     await page.fill("#search", "")
-    await page.locator("#feed-title").click()
+    await page.locator("#feed-tab").click()
     await page.keyboard.press("p")
     await notify(producer, "orders", "while paused")
     await expect(page.locator("#pause")).to_have_text("Resume (1)")

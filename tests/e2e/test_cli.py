@@ -122,7 +122,7 @@ def test_demo_is_alive_and_ctrl_c_stops_everything(data_dir: Path) -> None:
             assert listener.stdout is not None
             order = orjson.loads(listener.stdout.readline())
             assert order["channel"] == "orders"
-            assert order["payload"]["order"]["total"] > 0
+            assert order["payload"]["new"]["total"] > 0
             listener.send_signal(signal.SIGINT)
             assert listener.wait(5) == 130
         pid = int((data / "postgres" / "postmaster.pid").read_text().split()[0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,35 @@ class Publisher:
         return future
 
 
+class Watched:
+    """Two batches of a table called `orders`, or what a test puts in their place."""
+
+    def __init__(self) -> None:
+        self.batches: Callable[[], AsyncGenerator[list[bytes]]] = self.two
+        self.opened = 0
+
+    async def tables(self) -> list[dict[str, object]]:
+        return [{"table": "public.orders", "channel": "orders", "key": ["id"], "columns": ["id"]}]
+
+    @asynccontextmanager
+    async def open(self, name: str) -> AsyncIterator[Watched]:
+        if name != "orders":
+            raise CommandError(Code(name), "No.")
+        self.opened += 1
+        try:
+            yield self
+        finally:
+            self.opened -= 1
+
+    @property
+    def head(self) -> dict[str, object]:
+        return {"table": "public.orders", "cursor": "abc"}
+
+    async def two(self) -> AsyncGenerator[list[bytes]]:
+        yield [b'{"id":1}', b'{"id":2}']
+        yield [b'{"id":3}']
+
+
 @dataclass
 class Site:
     """A running web side."""
@@ -91,6 +121,7 @@ class Site:
     ports: Ports
     listener: Listener
     publisher: Publisher
+    watched: Watched
     url: str
     http: aiohttp.ClientSession
     reasons: list[str] = field(default_factory=list)
@@ -136,19 +167,21 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     http = aiohttp.ClientSession()
     tasks = []
 
-    async def start_one(heartbeat: float = 25.0, origins: tuple[str, ...] = (), **limits: int) -> Site:
+    async def start_one(
+        heartbeat: float = 25.0, origins: tuple[str, ...] = (), stall_timeout: float = 1.0, **limits: int
+    ) -> Site:
         made = Limits(**limits)
         reasons: list[str] = []
-        listener, publisher = Listener(), Publisher()
+        listener, publisher, watched = Listener(), Publisher(), Watched()
         fanout = Fanout(Log(), max_buffer=made.buffer)
-        pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=1)
+        pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=stall_timeout)
         tasks.append(asyncio.create_task(pulse.run()))
-        ports = Ports(fanout, pulse, listener, publisher, lambda: reasons, made, heartbeat)
+        ports = Ports(fanout, pulse, listener, publisher, watched, lambda: reasons, made, heartbeat, stall_timeout)
         web = Web(ports, access=Access("127.0.0.1", origins), static=tmp_path)
         server = TestServer(web.app)
         await server.start_server()
         servers.append(server)
-        return Site(web, ports, listener, publisher, f"http://127.0.0.1:{server.port}", http, reasons)
+        return Site(web, ports, listener, publisher, watched, f"http://127.0.0.1:{server.port}", http, reasons)
 
     yield start_one
     for task in tasks:

@@ -1,0 +1,140 @@
+"""Watched tables over HTTP: the list of them, and the rows of one, as a stream.
+
+A stream is chunked, so whoever reads it can tell a whole one, which has an end, from one that broke off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Final
+
+import orjson
+import structlog
+from aiohttp import HttpVersion11, hdrs, web
+
+from hub.errors import CommandError
+from hub.web.ports import Reading, Watching
+from hub.web.reader import Reader
+from hub.web.refusal import RequestError, refuse
+
+_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
+
+log = structlog.get_logger()
+
+
+class Tables:
+    """Serves what `watched` reads. A client that reads nothing for `stall_timeout` seconds is cut off."""
+
+    def __init__(self, watched: Watching, *, stall_timeout: float) -> None:
+        self._watched = watched
+        self._stall_timeout = stall_timeout
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/watched", self.tables, allow_head=False),
+            web.get("/watched/{table:.+}", self.rows, allow_head=False),
+        ]
+
+    async def tables(self, request: web.Request) -> web.StreamResponse:
+        try:
+            kind = _agree(request, _Object.kind)
+            tables = await self._watched.tables()
+        except (CommandError, RequestError) as error:
+            return refuse(error)
+        return web.Response(body=orjson.dumps({"tables": tables}), content_type=kind, headers=_HEADERS)
+
+    async def rows(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=_HEADERS)
+        name = request.match_info["table"]
+        try:
+            framing = _FRAMINGS[_agree(request, *_FRAMINGS)]()
+            response.content_type = framing.kind
+            if request.version < HttpVersion11:
+                raise RequestError(505, "unsupported", "HTTP/1.0 has no chunks, by which a broken stream can be told.")
+            async with Reader(request, response, self._stall_timeout) as reader:
+                async with self._watched.open(name) as reading:
+                    await response.prepare(request)
+                    end = await _send(reading, reader, framing)
+                await reader.end(end)  # when nobody in Postgres waits for it any more
+        except (CommandError, RequestError) as error:
+            if not response.prepared:
+                return refuse(error)
+            log.warning("stream_broken", table=name, reason=error.message)
+        except ConnectionError as error:
+            log.info("stream_left", table=name, reason=str(error))
+        return response
+
+
+async def _send(reading: Reading, reader: Reader, framing: _Object | _Lines) -> bytes:
+    """Send the head and all rows but what is returned."""
+    data = framing.head(reading.head)
+    async with aclosing(reading.batches()) as batches:
+        while (batch := await reader.wait(anext(batches, None))) is not None:
+            await reader.write(data + framing.rows(batch))
+            data = b""
+    return data + framing.end
+
+
+class _Object:
+    """The head as an object with all rows in it."""
+
+    kind = "application/json"
+    end = b"\n]}\n"
+
+    def __init__(self) -> None:
+        self._before = b"\n"
+
+    def head(self, head: Mapping[str, object]) -> bytes:
+        return orjson.dumps(head)[:-1] + b',"rows":['
+
+    def rows(self, batch: list[bytes]) -> bytes:
+        before, self._before = self._before, b",\n"
+        return before + b",\n".join(batch)
+
+
+class _Lines:
+    """The head, then each row, in a line of its own."""
+
+    kind = "application/x-ndjson"
+    end = b""
+
+    def head(self, head: Mapping[str, object]) -> bytes:
+        return orjson.dumps(head) + b"\n"
+
+    def rows(self, batch: list[bytes]) -> bytes:
+        return b"\n".join(batch) + b"\n"
+
+
+_FRAMINGS: Final = {framing.kind: framing for framing in (_Object, _Lines)}
+
+
+def _agree(request: web.Request, *kinds: str) -> str:
+    """Which of `kinds` the request wants, the first if it does not care. Raises RequestError where there is none."""
+    for name in request.query:
+        raise RequestError(400, "bad_request", f"There is no parameter {name!r} here.", name)
+    accepted = ",".join(request.headers.getall(hdrs.ACCEPT, ())) or "*/*"
+    best = max(kinds, key=lambda kind: _preference(accepted, kind))
+    if not _preference(accepted, best)[0]:
+        raise RequestError(406, "not_acceptable", f"This comes as {' or '.join(kinds)}.", hdrs.ACCEPT)
+    return best
+
+
+def _preference(accepted: str, kind: str) -> tuple[float, int]:
+    """How much an Accept header wants `kind`: by the most exact of what it says that matches (RFC 9110, 12.5.1)."""
+    ranges = ["*/*", kind.partition("/")[0] + "/*", kind]
+    found = [(-1, 0.0)]
+    for part in accepted.split(","):
+        name, *parameters = (each.strip().lower() for each in part.split(";"))
+        weights = [each[2:] for each in parameters if each.startswith("q=")]
+        if name in ranges:
+            found.append((ranges.index(name), _number(weights[0]) if weights else 1.0))
+    exactness, weight = max(found)
+    return weight, exactness
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
