@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -34,3 +36,26 @@ def serving(database: str, **settings: str) -> Iterator[tuple[str, int]]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+class Hub:
+    """A hub as a process on a fixed port, which can be killed and is started again at once."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._port = free_port()
+        self._stack = contextlib.ExitStack()
+        self.url = ""
+        self._process = 0
+
+    async def start(self) -> None:
+        made = serving(self._dsn, HUB_PORT=str(self._port), HUB_LOG_LEVEL="error")
+        self.url, self._process = await asyncio.to_thread(self._stack.enter_context, made)
+
+    async def kill(self) -> None:
+        os.kill(self._process, signal.SIGKILL)
+        await asyncio.to_thread(self._stack.close)
+        await self.start()
+
+    def close(self) -> None:
+        self._stack.close()

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import time
 from collections import Counter
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import aiohttp
@@ -24,7 +23,7 @@ import uvloop
 from hub import client
 from hub.client import RefusedError
 from hub.postgres.embedded import Embedded
-from tests.bench.server import free_port, serving
+from tests.bench.server import Hub
 from tests.bench.table import show
 from tests.conftest import temporary_folder
 
@@ -155,7 +154,7 @@ async def one_run(number: int, dsn: str, hub: Hub, totals: Counter[str]) -> int:
         await connection.execute(f"SELECT hub.watch('{name}')")
     async with aiohttp.ClientSession() as http:
         copies = [
-            Copy(http, hub.ws, name, random.Random(chance.random())) for name in names.values() for _ in range(COPIES)
+            Copy(http, hub.url, name, random.Random(chance.random())) for name in names.values() for _ in range(COPIES)
         ]
         tasks = [asyncio.create_task(copy.run()) for copy in copies]
         until = time.monotonic() + SECONDS
@@ -188,26 +187,6 @@ async def one_run(number: int, dsn: str, hub: Hub, totals: Counter[str]) -> int:
         await connection.execute(f"DROP TABLE {name}")
     await connection.close()
     return wrong
-
-
-class Hub:
-    """A hub as a process on a fixed port, killed and started again at once."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn, self._port, self._stack = dsn, free_port(), ExitStack()
-        self.ws, self._process = "", 0
-
-    async def start(self) -> None:
-        made = serving(self._dsn, HUB_PORT=str(self._port), HUB_LOG_LEVEL="error")
-        self.ws, self._process = await asyncio.to_thread(self._stack.enter_context, made)
-
-    async def kill(self) -> None:
-        os.kill(self._process, signal.SIGKILL)
-        await asyncio.to_thread(self._stack.close)
-        await self.start()
-
-    def close(self) -> None:
-        self._stack.close()
 
 
 @pytest.mark.bench

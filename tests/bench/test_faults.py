@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hub.postgres import postmaster
 from hub.postgres.embedded import Embedded
 from tests.bench import clients
 from tests.bench.fault_producer import CHANNELS, FAILURES, PRODUCERS
-from tests.bench.server import free_port, serving
+from tests.bench.server import Hub
 from tests.bench.table import show
 
 CLIENTS, SECONDS = 200, float(os.environ.get("HUB_BENCH_SECONDS", "120"))
@@ -131,29 +131,6 @@ async def terminate(dsn: str, chance: random.Random) -> int:
     finally:
         connection.terminate()
     return 2
-
-
-class Hub:
-    """A hub as a process on a fixed port, which can be killed and is started again at once."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._port = free_port()
-        self._stack = ExitStack()
-        self.url = ""
-        self._process = 0
-
-    async def start(self) -> None:
-        made = serving(self._dsn, HUB_PORT=str(self._port), HUB_LOG_LEVEL="error")
-        self.url, self._process = await asyncio.to_thread(self._stack.enter_context, made)
-
-    async def kill(self) -> None:
-        os.kill(self._process, signal.SIGKILL)
-        await asyncio.to_thread(self._stack.close)
-        await self.start()
-
-    def close(self) -> None:
-        self._stack.close()
 
 
 def judge(follower: Follower, committed: dict[int, tuple[str, int | None]]) -> Counter[str]:
