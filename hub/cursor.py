@@ -83,13 +83,14 @@ class Cursor:
         """The moment of the same log in which only what `snapshot` sees had been seen."""
         return Cursor(self.generation, snapshot, era=self.era)
 
-    def fallen_back(self, floor: Snapshot, era: int) -> Cursor:
+    def fallen_back(self, floor: Snapshot, witness: Witness | None, era: int) -> Cursor:
         """Where to go on in `era` when all is lost, perhaps, that this one has seen and `floor` does not see.
 
         Who is inside a replay that began below the floor has not seen all that the floor sees, and begins that again.
+        The floor's `witness` stands for both: while it is there, so is what either has seen.
         """
         start = self.snapshot if floor.contains(self.snapshot) else floor
-        return Cursor(self.generation, start, era=era)
+        return Cursor(self.generation, start, witness, era=era)
 
     def of(self, era: int) -> Cursor:
         """The same moment, for who knows that all that it has seen is still there in `era`."""

@@ -45,7 +45,7 @@ _TIMEOUT: Final = 10.0  # for a poll
 _LONG: Final = 300.0  # for the look at more than a batch, and the one at the start
 _FLOOR: Final = 10.0  # seconds at the least between two floors
 
-_SET_FLOOR: Final = "SELECT hub.set_floor($1::text::pg_snapshot)"
+_SET_FLOOR: Final = "SELECT hub.set_floor($1::text::pg_snapshot, $2::bigint[])"
 
 log = structlog.get_logger()
 
@@ -84,6 +84,7 @@ class Tail:
         self._quiet_after = quiet_after
         self._position: Cursor | None = None
         self._floor: Cursor | None = None  # the last that was noted
+        self._horizon = 0  # the log's, at the last read
         self._raw = ""  # the snapshot of the last read, as Postgres wrote it
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
@@ -135,7 +136,7 @@ class Tail:
                 await connection.execute("SET transaction_timeout = 0")
             known = self._position
             if await moment.arrive(connection, known) and known is not None:
-                self._raw = str(known.snapshot)
+                self._raw, self._horizon = str(known.snapshot), 0
             else:
                 await self._start(connection, self._sink.start if known is None else self._sink.restart)
             await self._follow(connection)
@@ -167,11 +168,12 @@ class Tail:
         """
         if self._floor is self._position or self._position is None:
             return False
-        self._floor = self._position
-        await connection.execute(
-            "SELECT hub.set_floor($1::text::pg_snapshot)", str(self._floor.snapshot), timeout=_TIMEOUT
-        )
-        return True
+        floor, seen = self._position, self._position.witness
+        witness = None if seen is None else [seen.xid, seen.id, seen.at]
+        noted: bool = await connection.fetchval(_SET_FLOOR, str(floor.snapshot), witness, timeout=_TIMEOUT)
+        if noted:
+            self._floor = floor
+        return noted
 
     async def _wait(self, seconds: float) -> bool:
         """Whether somebody woke us within `seconds`."""
@@ -234,6 +236,10 @@ class Tail:
         rows = await connection.fetch(unseen.READ, self._raw, timeout=_TIMEOUT)
         first, position = rows[0], self._position
         assert position is not None
+        if first["horizon"] != self._horizon:
+            self._horizon = first["horizon"]
+            if self._horizon > snapshot.parse(self._raw).xmin:  # the next connection finds that, and starts again
+                raise ConnectionAbortedError("retention has taken what was not read yet")
         if first["generation"] != position.generation:  # the log was emptied; what was committed since is in these rows
             position = self._position = Cursor(first["generation"], position.snapshot, era=first["era"])
             self._sink.reset(position)
@@ -269,7 +275,7 @@ class Tail:
             row = await connection.fetchrow(STANDS, timeout=_LONG)
             assert row is not None, "hub.log is empty"
             rows = await connection.fetch(unseen.NEWEST, timeout=_LONG)
-        self._raw, self._position = row["snapshot"], moment.position(row)
+        self._raw, self._horizon, self._position = row["snapshot"], row["horizon"], moment.position(row)
         floor, events = unseen.newest(rows, self._position, moment.beginning(row))
         start(floor, events, self._position)
         self._started.set()

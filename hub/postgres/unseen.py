@@ -26,8 +26,8 @@ _UNSEEN: Final = """
 """
 READ: Final = f"""
 {NOW}
-SELECT now.snapshot::text, now.generation, now.era, e.id, e.xid::text::bigint AS xid, e.channel, e.tags, e.published_at,
-       e.fits, CASE WHEN e.fits THEN e.payload::text END AS payload
+SELECT now.snapshot::text, now.generation, now.era, now.horizon, e.id, e.xid::text::bigint AS xid, e.channel, e.tags,
+       e.published_at, e.fits, CASE WHEN e.fits THEN e.payload::text END AS payload
   FROM now LEFT JOIN LATERAL (
     SELECT *, count(*) OVER () <= {BATCH} AND sum(pg_column_size(payload)) OVER () <= {_BATCH_BYTES} AS fits
       FROM ({_UNSEEN} LIMIT {BATCH} + 1) AS unseen

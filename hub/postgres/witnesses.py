@@ -14,25 +14,25 @@ from typing import Any, Final
 from hub import snapshot
 from hub.cursor import Cursor, Witness
 from hub.page import Page
-from hub.postgres.moment import AGREES
+from hub.postgres import moment
+from hub.postgres.moment import SURVIVED, Proof
 from hub.snapshot import NOTHING
 
 _MOST: Final = 1_000  # in one statement
 _KEPT: Final = 10_000  # answers
 # An era that is not known, neither as ended nor as the one that lasts, was lost itself, or is too old to be kept.
 _LOOK: Final = f"""
-SELECT EXISTS (SELECT FROM hub.events WHERE events.xid = asked.xid::xid8 AND id = asked.id AND {AGREES} = asked.at)
-       OR log.horizon > asked.xid::xid8 AS there,
-       floors.era IS NOT NULL OR log.era = asked.era AS known,
-       CASE WHEN floors.era IS NOT NULL THEN floors.floor ELSE log.floor END::text AS floor
+SELECT {SURVIVED} AS there,
+       floors.era IS NOT NULL AS known, floors.floor::text AS floor, floors.witness
   FROM hub.log AS log
- CROSS JOIN unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
-            WITH ORDINALITY AS asked (xid, id, at, era, place)
-  LEFT JOIN hub.floors AS floors ON floors.era = asked.era
+ CROSS JOIN unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::integer[])
+            WITH ORDINALITY AS asked (xid, id, at, xmin, era, place)
+  LEFT JOIN (SELECT era, floor, witness FROM hub.floors UNION ALL SELECT era, floor, witness FROM hub.log) AS floors
+    ON floors.era = asked.era
  ORDER BY asked.place
 """  # noqa: S608 - made of constants
 
-_Key = tuple[int, Witness, int]  # the era that asks, the witness, the era that it is of
+_Key = tuple[int, Proof, int]  # the era that asks, what for, and the era that this is of
 
 
 class Witnesses:
@@ -49,15 +49,18 @@ class Witnesses:
 
         Raises OSError while the log cannot be read.
         """
-        if position.witness is None:
+        proof = moment.proof(position)
+        if proof is None:
             return Page([], position.of(era))
-        key = era, position.witness, position.era
+        key = era, proof, position.era
         row: Any = self._answers.get(key) or await asyncio.shield(self._ask(key))
         if row["there"]:
             return Page([], position.of(era))
-        floor = snapshot.parse(row["floor"]) if row["floor"] and row["known"] else NOTHING
-        reason = "failover" if row["known"] else "reset"
-        return Page([], position.fallen_back(floor, era), gap=reason)
+        if not row["known"]:
+            return Page([], position.fallen_back(NOTHING, None, era), gap="reset")
+        floor = snapshot.parse(row["floor"]) if row["floor"] else NOTHING
+        witness = Witness(*row["witness"]) if row["witness"] else None
+        return Page([], position.fallen_back(floor, witness, era), gap="failover")
 
     def _ask(self, key: _Key) -> asyncio.Future[Any]:
         if key not in self._asked:
@@ -74,9 +77,7 @@ class Witnesses:
             try:
                 rows = await self._fetch(
                     _LOOK,
-                    [str(seen.xid) for _, seen, _ in batch],
-                    [seen.id for _, seen, _ in batch],
-                    [seen.at for _, seen, _ in batch],
+                    *map(list, zip(*(proof for _, proof, _ in batch), strict=True)),
                     [era for _, _, era in batch],
                 )
             except BaseException as error:

@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 import pytest
 
-from hub.postgres import binaries, postmaster
+from hub.postgres import binaries, postmaster, retention
 from tests.clusters import Cluster
 from tests.conftest import renamed, running, temporary_folder
 from tests.e2e.test_durable import Follower
@@ -187,6 +187,27 @@ async def test_the_newest_id_may_survive_where_the_greatest_xid_is_lost(cluster:
         connection = await asyncpg.connect(one.dsn)
         assert await connection.fetch("SELECT payload FROM hub.events") == [('"kept"',), ('"new"',)]
         await connection.close()
+
+
+async def test_what_retention_takes_while_a_hub_is_away_is_told(cluster: Make) -> None:
+    """Another hub's retention does not wait for one that cannot reach Postgres."""
+    one = await cluster()
+    async with running(one.dsn) as hub:
+        follower = await Follower(["orders"]).connect(hub)
+        await publish(one.dsn, "first")
+        await follower.until("first")
+        admin, gate = await asyncpg.connect(one.dsn), await asyncpg.connect(renamed(one.dsn, "template1"))
+        await gate.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        await admin.execute(f"{others} AND datname = 'postgres' AND pid <> pg_backend_pid()")
+        for number in range(20):
+            await admin.execute("SELECT hub.publish('orders', $1::text::jsonb)", str(number))
+        assert [gone async for gone in retention.apply(admin, age=None, count=5)] == [16]  # type: ignore[arg-type]
+        await gate.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+        assert (await follower.until(19)) == ["first", *range(15, 20)]
+        assert durable(follower) == ["expired"]
+        await admin.close()
+        await gate.close()
 
 
 async def test_a_crash_that_loses_nothing_is_nothing_special(cluster: Make) -> None:

@@ -49,8 +49,8 @@ class World:
         self.saw: dict[int, frozenset[int]] = {}
         self.horizon = 0
         self.era = self.eras = self.crashes = 0
-        self.floors: dict[int, Snapshot] = {}
-        self.floor = NOTHING
+        self.floors: dict[int, tuple[Snapshot, Witness | None]] = {}
+        self.floor: tuple[Snapshot, Witness | None] = NOTHING, None
         self._disk = self._state()  # what a crash leaves
         self._asked: list[asyncio.Future[None]] = []
 
@@ -146,7 +146,7 @@ class Hub:
     def set_floor(self) -> None:
         """Note how far the log was read, on the connection on which it was."""
         if self.crashes == self.world.crashes:
-            self.world.floor = self.position.snapshot
+            self.world.floor = self.position.snapshot, self.position.witness
 
     def tick(self, *, jump: bool = False) -> None:
         """One read of the tail, handed on as a batch or as a jump; before it a new connection, if need be."""
@@ -189,8 +189,8 @@ class Hub:
         if seen is None or any(_witness(each) == seen for each in world.committed):
             return Page([], position.of(era))
         if position.era not in world.floors and position.era != world.era:
-            return Page([], position.fallen_back(NOTHING, era), gap="reset")
-        return Page([], position.fallen_back(world.floors.get(position.era, world.floor), era), gap="failover")
+            return Page([], position.fallen_back(NOTHING, None, era), gap="reset")
+        return Page([], position.fallen_back(*world.floors.get(position.era, world.floor), era), gap="failover")
 
     async def fresh(self) -> None:
         await self.world.asked()

@@ -29,7 +29,7 @@ async def test_who_has_seen_nothing_begins_at_the_start(connection: Connection) 
 async def test_each_arrival_begins_an_era_and_keeps_the_floor_of_the_one_before(connection: Connection) -> None:
     await moment.arrive(connection, None)
     first = await here(connection)
-    await connection.execute("SELECT hub.set_floor('7:7:')")
+    await connection.execute("SELECT hub.set_floor('7:7:', NULL)")
     await moment.arrive(connection, None)
     second = await here(connection)
     assert first.era != second.era
@@ -53,12 +53,27 @@ async def test_an_event_of_the_same_number_from_another_time_is_another_one(conn
     assert not await moment.arrive(connection, Cursor(seen.generation, seen.snapshot, other))
 
 
-async def test_what_retention_has_taken_is_not_lost(connection: Connection) -> None:
+@pytest.mark.parametrize("noted", [True, False])
+async def test_what_retention_has_taken_was_not_lost_before_if_the_floor_has_seen_it(
+    connection: Connection, noted: bool
+) -> None:
+    """Else other events by the same numbers may be what it took."""
     await publish(connection)
     seen = await here(connection)
+    if noted:
+        await connection.execute("SELECT hub.set_floor($1::text::pg_snapshot, NULL)", str(seen.snapshot))
     await connection.execute("DELETE FROM hub.events")
     await connection.execute("UPDATE hub.log SET horizon = $1::text::xid8", str(seen.snapshot.xmax))
-    assert await moment.arrive(connection, seen)
+    assert await moment.arrive(connection, seen) is noted
+
+
+async def test_what_retention_has_taken_unread_is_not_gone_on_behind(connection: Connection) -> None:
+    await publish(connection)
+    seen = await here(connection)
+    await publish(connection, 3)
+    await connection.execute("DELETE FROM hub.events WHERE id = 2")
+    await connection.execute("UPDATE hub.log SET horizon = $1::text::xid8", str(seen.snapshot.xmax + 1))
+    assert not await moment.arrive(connection, seen)
 
 
 async def test_after_a_truncate_nothing_that_was_seen_means_anything(connection: Connection) -> None:
@@ -82,23 +97,24 @@ async def test_a_floor_waits_for_nobody(connection: Connection, database: str) -
     async with opened(Target(database)) as retention:
         await retention.execute("BEGIN; SELECT * FROM hub.log FOR UPDATE")
         async with asyncio.timeout(5):
-            await connection.execute("SELECT hub.set_floor('9:9:')")
+            assert not await connection.fetchval("SELECT hub.set_floor('9:9:', '{8,1,1}')")
         await retention.execute("ROLLBACK")
     assert await connection.fetchval("SELECT floor FROM hub.log") is None
-    await connection.execute("SELECT hub.set_floor('9:9:')")
-    assert await connection.fetchval("SELECT floor::text FROM hub.log") == "9:9:"
+    assert await connection.fetchval("SELECT hub.set_floor('9:9:', '{8,1,1}')")
+    assert await connection.fetchrow("SELECT floor::text, witness FROM hub.log") == ("9:9:", [8, 1, 1])
 
 
-async def elsewhere(connection: Connection) -> None:
-    """Let the log come from another cluster."""
-    await connection.execute("UPDATE hub.log SET system = 1, horizon = '5', floor = '5:5:'")
+async def elsewhere(connection: Connection, *, restored: bool) -> None:
+    """Let the log come from another cluster: by a restore, which writes its rows anew, or as they were."""
+    stamp = "'1'" if restored else "DEFAULT"
+    await connection.execute(f"UPDATE hub.cluster SET system = 1, stamp = {stamp}")
 
 
-async def test_the_rows_of_an_upgraded_cluster_are_known_by_their_transactions(connection: Connection) -> None:
-    await publish(connection, 3)
+async def test_an_upgraded_cluster_is_known_by_the_transaction_of_a_row(connection: Connection) -> None:
     await connection.execute("BEGIN; SAVEPOINT s; SELECT hub.publish('a', '1'); COMMIT")  # its xmin is not its xid
+    await moment.arrive(connection, None)
     before = await here(connection)
-    await elsewhere(connection)
+    await elsewhere(connection, restored=False)
     assert await moment.arrive(connection, before)
     assert (await here(connection)).generation == before.generation
 
@@ -106,15 +122,17 @@ async def test_the_rows_of_an_upgraded_cluster_are_known_by_their_transactions(c
 @pytest.mark.parametrize("kept", [True, False], ids=["with events", "empty"])
 async def test_a_restored_log_becomes_one_of_this_cluster(connection: Connection, kept: bool) -> None:
     await publish(connection, 3)
+    await moment.arrive(connection, None)
     before = await here(connection)
-    await connection.execute("CREATE TABLE dump AS SELECT * FROM hub.events; DELETE FROM hub.events")
+    await connection.execute("UPDATE hub.log SET horizon = '5', floor = '5:5:'")
+    await connection.execute("CREATE TABLE public.dump AS SELECT * FROM hub.events; DELETE FROM hub.events")
     if kept:
         await connection.execute("ALTER TABLE hub.events DROP CONSTRAINT own_xid")  # which a dump restores last
-        await connection.execute("INSERT INTO hub.events OVERRIDING SYSTEM VALUE SELECT * FROM dump")
+        await connection.execute("INSERT INTO hub.events OVERRIDING SYSTEM VALUE SELECT * FROM public.dump")
         await connection.execute(
             "ALTER TABLE hub.events ADD CONSTRAINT own_xid CHECK (xid = pg_current_xact_id()) NOT VALID"
         )
-    await elsewhere(connection)
+    await elsewhere(connection, restored=True)
     assert not await moment.arrive(connection, before)
     after = await here(connection)
     assert after.generation != before.generation

@@ -55,6 +55,12 @@ def lost(seen: Cursor) -> Cursor:
     return Cursor(seen.generation, seen.snapshot, Witness(seen.witness.xid, seen.witness.id, 1), era=seen.era)
 
 
+async def set_floor(connection: Connection, seen: Cursor) -> None:
+    assert seen.witness is not None
+    witness = [seen.witness.xid, seen.witness.id, seen.witness.at]
+    await connection.execute("SELECT hub.set_floor($1::text::pg_snapshot, $2)", str(seen.snapshot), witness)
+
+
 async def test_what_is_there_is_gone_on_from(fetch: Counted, publish: Any) -> None:
     seen = await publish()
     page = await Witnesses(fetch).verify(seen, ERA)
@@ -70,14 +76,14 @@ async def test_where_it_is_lost_its_era_s_floor_is_where_to_go_on(
     fetch: Counted, publish: Any, connection: Connection
 ) -> None:
     await moment.arrive(connection, None)
-    floor = (await publish()).snapshot
-    await connection.execute("SELECT hub.set_floor($1::text::pg_snapshot)", str(floor))
+    floor = await publish()
+    await set_floor(connection, floor)
     seen = lost(await publish())
-    assert (await Witnesses(fetch).verify(seen, ERA)).position == Cursor(seen.generation, floor, era=ERA)
+    assert (await Witnesses(fetch).verify(seen, ERA)).position == floor.of(ERA)
     await moment.arrive(connection, None)
-    await connection.execute("SELECT hub.set_floor($1::text::pg_snapshot)", str((await publish()).snapshot))
+    await set_floor(connection, await publish())
     page = await Witnesses(fetch).verify(seen, ERA)
-    assert (page.position, page.gap) == (Cursor(seen.generation, floor, era=ERA), "failover")
+    assert (page.position, page.gap) == (floor.of(ERA), "failover")
 
 
 async def test_an_era_that_nobody_knows_begins_at_the_start(fetch: Counted, publish: Any) -> None:
@@ -91,16 +97,34 @@ async def test_who_is_inside_a_replay_from_below_the_floor_begins_it_again(
 ) -> None:
     await moment.arrive(connection, None)
     began, floor = await publish(), await publish()
-    await connection.execute("SELECT hub.set_floor($1::text::pg_snapshot)", str(floor.snapshot))
+    await set_floor(connection, floor)
     seen = lost(await publish())
     inside = Cursor(seen.generation, began.snapshot, seen.witness, Place(seen.snapshot, 2), seen.era)
-    assert (await Witnesses(fetch).verify(inside, ERA)).position == began.back_at(began.snapshot).of(ERA)
+    assert (await Witnesses(fetch).verify(inside, ERA)).position == Cursor(
+        seen.generation, began.snapshot, floor.witness, era=ERA
+    )
 
 
-async def test_what_retention_has_taken_is_not_lost(fetch: Counted, publish: Any, connection: Connection) -> None:
-    seen = lost(await publish())
+@pytest.mark.parametrize("noted", [True, False])
+async def test_what_retention_has_taken_was_not_lost_before_if_the_floor_has_seen_it(
+    fetch: Counted, publish: Any, connection: Connection, noted: bool
+) -> None:
+    await moment.arrive(connection, None)
+    seen = await publish()
+    if noted:
+        await set_floor(connection, seen)
     await connection.execute("UPDATE hub.log SET horizon = $1::text::xid8", str(seen.snapshot.xmax))
-    assert (await Witnesses(fetch).verify(seen, ERA)).gap is None
+    assert (await Witnesses(fetch).verify(lost(seen), ERA)).gap == (None if noted else "failover")
+
+
+async def test_a_cursor_without_a_witness_is_good_if_retention_has_taken_all_that_it_has_seen(
+    fetch: Counted, connection: Connection
+) -> None:
+    seen = (await connection.fetchval("SELECT era FROM hub.log"), Snapshot(9, 9))
+    bare = Cursor(5, seen[1], era=seen[0])
+    assert (await Witnesses(fetch).verify(bare, ERA)).gap == "failover"
+    await connection.execute("UPDATE hub.log SET horizon = '9'")
+    assert (await Witnesses(fetch).verify(bare, ERA)).position == bare.of(ERA)
 
 
 async def test_thousands_that_ask_at_once_are_a_few_statements_and_later_ones_none(
@@ -136,7 +160,9 @@ async def test_who_is_cancelled_disturbs_no_other(fetch: Counted, publish: Any) 
 
 
 def test_a_floor_is_fallen_back_to_unless_less_had_been_seen() -> None:
-    floor = snapshot.parse("5:9:5,7")
+    floor, seen_last = snapshot.parse("5:9:5,7"), Witness(8, 1, 1)
     for seen, start in (("3:3:", "3:3:"), ("5:9:5,7", "5:9:5,7"), ("9:9:", "5:9:5,7"), ("6:6:", "5:9:5,7")):
-        assert Cursor(1, snapshot.parse(seen)).fallen_back(floor, ERA) == Cursor(1, snapshot.parse(start), era=ERA)
-    assert Cursor(1, Snapshot(4, 4)).fallen_back(NOTHING, ERA).snapshot == NOTHING
+        assert Cursor(1, snapshot.parse(seen)).fallen_back(floor, seen_last, ERA) == Cursor(
+            1, snapshot.parse(start), seen_last, era=ERA
+        )
+    assert Cursor(1, Snapshot(4, 4)).fallen_back(NOTHING, None, ERA).snapshot == NOTHING
