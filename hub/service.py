@@ -115,7 +115,7 @@ async def hub(
         listener = _listener(direct, fanout, lambda: tail.wake())
         tail = _tail(direct, fanout, listener)
         publisher = Publisher(opened)
-        keep = retention.run(opened, age=settings.retention_age, count=settings.retention_count or None)
+        keep = retention.run(readers, age=settings.retention_age, count=settings.retention_count or None)
         tasks = [_task(work) for work in (listener.run(), tail.run(), publisher.run(), pulse.run(), keep)]
         stack.push_async_callback(_cancel, tasks)
         await listener.prove(publisher.prove)

@@ -24,7 +24,15 @@ _CLOSING: Final = 1.0  # seconds that a pool may take to give its connections ba
 # asyncpg sets no keepalive on its sockets, and how to reach those is its own affair. So the server watches the
 # connection instead: a hub that is gone without a word holds no lock and no LISTEN for more than a minute. The other
 # way round, each connection that waits for long has its heartbeat.
-_SESSION: Final = {"timezone": "UTC", "tcp_keepalives_idle": "30", "tcp_user_timeout": "30000"}
+#
+# The path is closed to others: an operator or a function of their own in `public` that fits the arguments better than
+# Postgres's would run with the hub's rights.
+_SESSION: Final = {
+    "timezone": "UTC",
+    "search_path": "pg_catalog, pg_temp",
+    "tcp_keepalives_idle": "30",
+    "tcp_user_timeout": "30000",
+}
 
 _UNREADABLE: Final = (
     "The database URL cannot be read. One looks like postgresql://user:password@host:5432/database; "

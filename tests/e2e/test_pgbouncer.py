@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-IGNORING = "ignore_startup_parameters = timezone, tcp_keepalives_idle, tcp_user_timeout"
+IGNORING = "ignore_startup_parameters = timezone, search_path, tcp_keepalives_idle, tcp_user_timeout"
 
 
 @pytest.fixture

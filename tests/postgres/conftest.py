@@ -19,7 +19,7 @@ _numbers = count(1)
 @asynccontextmanager
 async def opened(target: Target) -> AsyncIterator[Connection]:
     """A connection that ends with the block. One left open by a test that fails would keep uvloop from closing."""
-    connection = await connect(target, purpose="test")
+    connection = await connect(target, purpose="test", settings={"search_path": "public"})
     try:
         yield connection
     finally:

@@ -185,7 +185,7 @@ CASES: dict[str, tuple[str, st.SearchStrategy[Any]]] = {
 @pytest.fixture
 async def stream(database: str) -> AsyncIterator[Connection]:
     """A connection as streams have it, beside types of all kinds."""
-    connection = await connect(Target(database), purpose="test", settings=FORMS)
+    connection = await connect(Target(database), purpose="test", settings=FORMS | {"search_path": "public"})
     try:
         await connection.execute(TYPES)
         await set_stream_codecs(connection)
