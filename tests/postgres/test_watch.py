@@ -259,6 +259,114 @@ async def test_where_a_row_trigger_changes_the_table_in_the_middle_of_a_statemen
     assert third == event("update", item(1, "c", 7), changed=["name"]), "the next statement is told again"
 
 
+ORDER = """
+CREATE TABLE items (id int PRIMARY KEY, name text, price numeric);
+CREATE FUNCTION change(id int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    UPDATE items SET price = 7 WHERE items.id = change.id;
+    DELETE FROM items WHERE items.id = change.id - 1;
+    RETURN change.id;
+END $$;
+SELECT hub.watch('items');
+INSERT INTO items VALUES (1, 'a'), (5, 'b');
+"""
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "WITH d AS (DELETE FROM items WHERE id = 1 RETURNING *) INSERT INTO items SELECT 1, 'z' WHERE EXISTS (TABLE d)",
+        "INSERT INTO items SELECT change(number) FROM generate_series(10, 12) AS number",
+        "INSERT INTO items VALUES (10) RETURNING change(id)",
+    ],
+)
+async def test_what_one_command_does_to_a_row_in_another_order_than_it_is_told_makes_a_reload(
+    connection: Connection, statement: str, isolation: str
+) -> None:
+    await connection.execute(ORDER)
+    await told(connection)
+    await connection.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+    await connection.execute(statement)
+    await connection.execute("COMMIT")
+    reload = (await told(connection))[-1]
+    assert reload["op"] == "reload"
+    assert reload["reason"] in (
+        "A change cannot be told: its rows are others by now.",
+        "A change cannot be told: a trigger on the table has changed it meanwhile.",
+    )
+    await connection.execute("INSERT INTO items VALUES (20, 'c')")
+    assert await told(connection) == [event("insert", item(20, "c"))]
+
+
+async def test_cascades_that_delete_and_clear_the_same_row_make_a_reload(connection: Connection) -> None:
+    await connection.execute("CREATE TABLE people (id int PRIMARY KEY); INSERT INTO people VALUES (1), (2), (3)")
+    owner, creator = "int REFERENCES people ON DELETE CASCADE", "int REFERENCES people ON DELETE SET NULL"
+    await watched(connection, f"CREATE TABLE items (id int PRIMARY KEY, owner {owner}, creator {creator})")
+    await connection.execute("INSERT INTO items VALUES (10, 2, 1), (20, 3, 2)")
+    await told(connection)
+    await connection.execute("DELETE FROM people WHERE id IN (1, 2)")
+    assert [each["op"] for each in await told(connection)] == ["delete", "reload"]
+
+
+async def test_a_trigger_that_fills_a_truncated_table_before_that_is_told_makes_a_reload(
+    connection: Connection,
+) -> None:
+    await watched(connection)
+    await connection.execute(
+        """
+        CREATE FUNCTION seed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO items VALUES (0); RETURN NULL;
+        END $$;
+        CREATE TRIGGER a_seed AFTER TRUNCATE ON items EXECUTE FUNCTION seed();
+        """
+    )
+    await connection.execute("TRUNCATE items")
+    insert, reload = await told(connection)
+    assert insert == event("insert", item(0))
+    assert reasons([reload]) == ["It was truncated, and rows may have come since."]
+    await connection.execute("ALTER TRIGGER a_seed ON items RENAME TO seed")
+    await connection.execute("TRUNCATE items")
+    assert [each["op"] for each in await told(connection)] == ["truncate", "insert"]
+
+
+async def test_many_statements_of_one_command_are_told_one_by_one(connection: Connection) -> None:
+    """Also where a trigger has changed the table before, and whatever the key is made of."""
+    await connection.execute("CREATE TYPE mood AS ENUM ('sad', 'fine')")
+    await watched(
+        connection,
+        'CREATE TABLE items (mood mood, "the T" text COLLATE "C", at timestamptz, n numeric(9, 2), raw bytea, '
+        'PRIMARY KEY (n, mood, "the T", at, raw))',
+    )
+    await connection.execute(
+        r"""
+        CREATE TABLE orders (id int);
+        CREATE FUNCTION stock() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO items VALUES ('sad', '%I ''"', '2026-01-02', new.id, '\xff00');
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER stock AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION stock();
+        """
+    )
+    await connection.execute(
+        r"""
+        DO $$ BEGIN
+            INSERT INTO orders VALUES (1), (2);
+            FOR number IN 3..5 LOOP INSERT INTO items VALUES ('fine', '?', now(), number, ''); END LOOP;
+            UPDATE items SET n = n + 10 WHERE n < 3;
+            UPDATE items SET mood = 'fine' WHERE n > 10;
+            DELETE FROM items WHERE n = 3;
+            TRUNCATE items;
+            INSERT INTO items SELECT 'sad', '', now(), number, '' FROM generate_series(1, 2500) AS number;
+        END $$
+        """
+    )
+    operations = [each["op"] for each in await told(connection)]
+    assert (
+        operations
+        == ["insert"] * 5 + (["delete"] * 2 + ["insert"] * 2) * 2 + ["delete", "truncate"] + ["insert"] * 2500
+    )
+
+
 async def test_triggers_of_other_tables_may_change_a_watched_one(connection: Connection) -> None:
     await watched(connection)
     await connection.execute(
@@ -390,6 +498,13 @@ async def test_a_row_too_large_goes_out_as_a_stub(connection: Connection) -> Non
     ]
 
 
+async def test_a_key_too_large_for_an_event_makes_a_reload_and_no_error(connection: Connection) -> None:
+    """In JSON it is six times as long as in its index, which compresses it."""
+    await watched(connection, "CREATE TABLE items (id text PRIMARY KEY)")
+    await connection.execute("INSERT INTO items SELECT repeat(chr(1), 200000)")
+    assert reasons(await told(connection)) == ["A change cannot be told: a key is too large for an event."]
+
+
 async def test_many_large_rows_are_published_in_parts(connection: Connection) -> None:
     await watched(connection)
     await connection.execute("INSERT INTO items SELECT i, repeat('x', 500000) FROM generate_series(1, 30) AS i")
@@ -437,6 +552,32 @@ async def test_a_snapshot_older_than_the_watch_misses_nothing(
             f"BEGIN ISOLATION LEVEL {isolation}; INSERT INTO items VALUES (2); UPDATE items SET price = 1; COMMIT"
         )
     assert [each["op"] for each in await told(connection)] == ["insert", "update"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SELECT hub.watch('items', 'things')",
+        "SELECT hub.watch('items', 'things', '{id}')",
+        "SELECT hub.watch('items', 'things', old => true)",
+        "ALTER TABLE items DROP CONSTRAINT items_pkey, ADD PRIMARY KEY (name); SELECT hub.rewatch()",
+    ],
+)
+async def test_a_snapshot_older_than_how_it_is_published_makes_reloads_where_it_is_published_now(
+    connection: Connection, database: str, change: str
+) -> None:
+    channel = "things" if "things" in change else "items"
+    await watched(connection)
+    async with opened(Target(database)) as old:
+        await old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM hub.events")
+        await connection.execute(change)
+        await connection.execute("DELETE FROM hub.events")
+        await old.execute("INSERT INTO items VALUES (1, 'secret'); TRUNCATE items; COMMIT")
+    assert await connection.fetchval("SELECT count(*) FROM hub.events WHERE channel <> $1", channel) == 0
+    reason = "A transaction older than a change of the watch changed rows."
+    assert reasons(await told(connection, channel)) == [reason] * 2
+    await connection.execute("INSERT INTO items VALUES (2, 'b')")
+    assert [each["op"] for each in await told(connection, channel)] == ["insert"]
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,16 @@ async def test_a_table_that_becomes_a_partition_says_so_and_its_parent_speaks_fo
     assert await connection.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hub\\_%'") == 0
 
 
+async def test_a_watched_table_that_is_a_partition_no_longer_speaks_for_itself_at_once(connection: Connection) -> None:
+    await connection.execute("CREATE TABLE low (id int PRIMARY KEY); SELECT hub.watch('low')")
+    await connection.execute("CREATE TABLE items (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    await connection.execute("ALTER TABLE items ATTACH PARTITION low FOR VALUES FROM (0) TO (100)")
+    await connection.execute("SELECT hub.watch('items'); ALTER TABLE items DETACH PARTITION low")
+    await connection.execute("INSERT INTO low VALUES (1)")
+    assert await told(connection, "low") == [event("insert", {"id": 1}, table="public.low")]
+    assert await told(connection) == []
+
+
 async def test_a_dropped_table_is_forgotten(connection: Connection) -> None:
     await partitioned(connection)
     await connection.execute("DROP TABLE items")
@@ -209,6 +219,39 @@ async def test_other_columns_are_a_reload(connection: Connection, change: str, r
     assert reasons(await told(connection)) == [SHAPE] * reload
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE items DROP note, ADD note text DEFAULT 'x'",
+        "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'",
+        "ALTER TYPE pair RENAME ATTRIBUTE a TO b CASCADE",
+        "ALTER TABLE items DROP twice; ALTER TABLE items ADD twice int GENERATED ALWAYS AS (id * 3) STORED",
+    ],
+)
+async def test_other_values_by_the_same_names_are_a_reload(connection: Connection, change: str) -> None:
+    await connection.execute(
+        "CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE pair AS (a int, moods mood[]);"
+        "CREATE TABLE items (id int, pairs pair[], twice int GENERATED ALWAYS AS (id * 2) STORED, note text);"
+        "SELECT hub.watch('items')"
+    )
+    await connection.execute(change)
+    assert await rewatch(connection)
+    assert reasons(await told(connection)) == [SHAPE]
+    assert not await rewatch(connection)
+
+
+async def test_what_happened_to_a_partition_while_it_was_detached_is_a_reload(connection: Connection) -> None:
+    await partitioned(connection)
+    await connection.execute("INSERT INTO items VALUES (1, 'a')")
+    await told(connection)
+    attach = "ALTER TABLE items ATTACH PARTITION low FOR VALUES FROM (0) TO (100)"
+    await connection.execute(f"ALTER TABLE items DETACH PARTITION low; UPDATE low SET name = 'b'; {attach}")
+    assert await rewatch(connection)
+    assert reasons(await told(connection)) == [SHAPE]
+    await connection.execute("UPDATE low SET name = 'c'")
+    assert await told(connection) == [event("update", {"id": 1, "name": "c"}, changed=["name"])]
+
+
 async def test_chosen_columns_are_followed_when_they_are_renamed(connection: Connection) -> None:
     await partitioned(connection, "'items', columns => '{name}'")
     await connection.execute("ALTER TABLE items ADD COLUMN other int")
@@ -221,6 +264,25 @@ async def test_chosen_columns_are_followed_when_they_are_renamed(connection: Con
     assert await connection.fetchval("SELECT columns FROM hub.watched") == ["id", "title"]
     await connection.execute("ALTER TABLE items DROP COLUMN title; INSERT INTO items VALUES (2, 3)")
     assert (await told(connection))[-1] == event("insert", {"id": 2})
+
+
+async def test_readers_learn_once_that_a_table_can_be_told_no_longer_and_that_it_can_again(
+    connection: Connection,
+) -> None:
+    await connection.execute("CREATE TABLE items (id int PRIMARY KEY); SELECT hub.watch('items')")
+    await connection.execute("CREATE TABLE heirs () INHERITS (items)")
+    assert await rewatch(connection)
+    objection = "public.heirs inherits from it, and one statement changes both."
+    assert reasons(await told(connection)) == [objection]
+    assert await amiss(connection) == objection
+    assert not await rewatch(connection)
+    await connection.execute("ALTER TABLE heirs NO INHERIT items")
+    assert await rewatch(connection)
+    assert reasons(await told(connection)) == ["Its changes are told again: some may have passed unseen."]
+    assert await amiss(connection) is None
+    await connection.execute("ALTER TABLE items SET UNLOGGED")
+    assert await rewatch(connection)
+    assert reasons(await told(connection)) == ["It is unlogged: a crash empties it without a word."]
 
 
 async def test_triggers_that_were_disabled_are_put_back_with_a_reload(connection: Connection) -> None:

@@ -197,6 +197,94 @@ async def test_what_a_role_s_own_types_bring_along_does_not_run_with_the_hub_s_r
         await connection.execute(f"DROP OWNED BY {visitor} CASCADE")
 
 
+LOOT = """
+CREATE TABLE s.loot (who text); CREATE TABLE s.own (id int PRIMARY KEY);
+CREATE FUNCTION s.steal() RETURNS boolean LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO s.loot VALUES (current_user); RETURN true; END $$;
+CREATE TEMP VIEW hub_new AS SELECT 1 AS id WHERE s.steal();
+CREATE TEMP VIEW hub_old AS SELECT 1 AS id WHERE s.steal();
+"""
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "CREATE TRIGGER x AFTER {} ON s.own EXECUTE FUNCTION hub.publish_rows('c', 'x')",
+        "CREATE TRIGGER x AFTER {} ON s.own FOR EACH ROW EXECUTE FUNCTION hub.publish_rows('c', 'x')",
+        "CREATE TRIGGER x BEFORE {} ON s.own EXECUTE FUNCTION hub.publish_rows('c', 'x')",
+        "CREATE TRIGGER hub_insert AFTER {} ON s.own EXECUTE FUNCTION hub.publish_rows('c', 'x')",
+    ],
+)
+async def test_a_trigger_of_one_s_own_runs_nothing_with_the_hub_s_rights(
+    connection: Connection, database: str, visitor: str, trigger: str, isolation: str
+) -> None:
+    """Without transition tables their names are those of temporary views."""
+    await connection.execute(f"CREATE SCHEMA s AUTHORIZATION {visitor}; {GRANTS.format(role=visitor)}")
+    try:
+        async with opened(Target(as_role(database, visitor))) as owner:
+            await owner.execute(LOOT + trigger.format("INSERT OR UPDATE OR DELETE"))
+            await owner.execute("INSERT INTO s.own VALUES (1); UPDATE s.own SET id = 2; DELETE FROM s.own")
+            if "hub_insert" not in trigger:
+                await owner.execute("SELECT hub.watch('s.own', 'c')")
+            await owner.execute(
+                f"BEGIN ISOLATION LEVEL {isolation}; INSERT INTO s.own VALUES (1); UPDATE s.own SET id = 2; COMMIT"
+            )
+            assert await owner.fetchval("SELECT count(*) FROM s.loot") == 0
+        assert await connection.fetchval("SELECT count(*) FROM hub.events WHERE payload ->> 'op' <> 'reload'") == 0
+    finally:
+        await connection.execute(f"DROP OWNED BY {visitor} CASCADE")
+
+
+async def test_a_trigger_renamed_in_the_middle_of_a_statement_is_not_taken_for_another(
+    connection: Connection, database: str, visitor: str
+) -> None:
+    await connection.execute(f"CREATE SCHEMA s AUTHORIZATION {visitor}; {GRANTS.format(role=visitor)}")
+    try:
+        async with opened(Target(as_role(database, visitor))) as owner:
+            await owner.execute(
+                LOOT
+                + """
+                CREATE TRIGGER x AFTER INSERT ON s.own EXECUTE FUNCTION hub.publish_rows('c', 'x');
+                SELECT hub.watch('s.own', 'c');
+                CREATE FUNCTION s.swap() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+                    ALTER TRIGGER x ON s.own RENAME TO y; ALTER TRIGGER hub_insert ON s.own RENAME TO x;
+                    RETURN 1;
+                END $$;
+                """
+            )
+            await owner.execute("INSERT INTO s.own SELECT s.swap()")
+            assert await owner.fetchval("SELECT count(*) FROM s.loot") == 0
+    finally:
+        await connection.execute(f"DROP OWNED BY {visitor} CASCADE")
+
+
+async def test_a_role_s_own_table_is_not_read_with_the_hub_s_rights(
+    connection: Connection, database: str, visitor: str
+) -> None:
+    """Planning is enough to run a function that stands in the condition of an index."""
+    await connection.execute(f"CREATE SCHEMA s AUTHORIZATION {visitor}; {GRANTS.format(role=visitor)}")
+    try:
+        async with opened(Target(as_role(database, visitor))) as owner:
+            await owner.execute(
+                """
+                CREATE TABLE s.own (id int PRIMARY KEY);
+                CREATE FUNCTION s.honest(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+                    IF current_user <> session_user THEN RAISE WARNING 'runs as %', current_user; END IF;
+                    RETURN true;
+                END $$;
+                CREATE INDEX ON s.own (id) WHERE s.honest(1); SELECT hub.watch('s.own', 'own');
+                """
+            )
+            warnings: list[object] = []
+            owner.add_log_listener(lambda _, message: warnings.append(message))
+            await owner.execute("INSERT INTO s.own VALUES (1); UPDATE s.own SET id = 2; TRUNCATE s.own")
+            assert warnings == []
+        assert [each["op"] for each in await told(connection, "own")] == ["insert", "delete", "insert", "reload"]
+    finally:
+        await connection.execute(f"DROP OWNED BY {visitor} CASCADE")
+
+
 async def test_types_of_the_hub_s_owner_are_written_as_to_jsonb_does(connection: Connection) -> None:
     await connection.execute("CREATE TYPE mood AS ENUM ('fine'); CREATE TYPE pair AS (a int, b mood)")
     await connection.execute("CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
