@@ -24,8 +24,11 @@ async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def live(page: Page, count: int = 1) -> None:
-    """Wait until the page is connected and this many subscriptions are confirmed."""
-    await expect(page.locator("#state-text")).to_have_text("connected")
+    """Wait until the page is connected and this many subscriptions are confirmed.
+
+    To a hub that has said goodbye it comes back within 5 s, by lot.
+    """
+    await expect(page.locator("#state-text")).to_have_text("connected", timeout=15_000)
     await expect(page.locator("#chips li:not(.unconfirmed)")).to_have_count(count)
 
 
