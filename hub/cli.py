@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
@@ -20,9 +20,9 @@ from cyclopts.config import Env
 from cyclopts.validators import Number
 from dotenv import dotenv_values
 
-from hub import assets, channels, client, doctor, event, logs, loop, printer, protocol, service
-from hub.errors import SetupError
-from hub.postgres import binaries, embedded, once
+from hub import assets, channels, client, doctor, event, export, loader, logs, loop, printer, protocol, service
+from hub.errors import CommandError, SetupError
+from hub.postgres import binaries, embedded, loading, once
 from hub.postgres.checks import Finding
 from hub.postgres.connect import connect
 from hub.postgres.migrate import migrate as apply
@@ -247,6 +247,91 @@ def _check_size(payload: str, *, notify: bool) -> None:
     if size > most:
         kind, way_out = ("a NOTIFY", " Publish it without --notify.") if notify else ("an event", "")
         raise SetupError(f"The payload has {size} bytes; {kind} carries {most} at the most.{way_out}")
+
+
+@app.command
+def load(
+    file: Annotated[str, Parameter(help="The file; - is standard input.", allow_leading_hyphen=True)],
+    *,
+    channel: Annotated[
+        str | None, Parameter(help="Where all go: then each line of NDJSON is a payload, whatever JSON it is.")
+    ] = None,
+    form: Annotated[
+        Literal["ndjson", "csv"] | None, Parameter(name="--format", help="By default csv for *.csv, else ndjson.")
+    ] = None,
+    settings: Database | None = None,
+) -> int:
+    """Publish all events of a file, straight to the database by COPY, or none; and print how many.
+
+    A line of NDJSON is {"channel": …, "payload": …, "tags": […]}. A CSV file has these as columns, its first line
+    names them.
+    """
+    settings = settings or Database()
+    is_csv = form == "csv" or (form is None and file.lower().endswith(".csv"))
+    if channel is not None:
+        if is_csv:
+            raise SetupError("--channel goes with NDJSON only: a CSV file has a column `channel`.")
+        _check_channel(channel)
+
+    async def work() -> int:
+        async with service.database(settings) as source:
+            connection = await connect(service.direct_target(settings, _dsn(source)), purpose="load")
+            try:
+                with loader.progress(opened) as chunks:
+                    if is_csv:
+                        count = await loading.copy_csv(connection, chunks)
+                    else:
+                        count = await loading.copy_lines(connection, chunks, channel)
+                print(count)
+            except CommandError as error:
+                raise SetupError(loader.sentence(file, error)) from None
+            finally:
+                connection.terminate()
+        return 0
+
+    with loader.opened(file) as opened:
+        return _run(settings, work())
+
+
+@app.command(name="export")
+def export_events(
+    *names: Annotated[
+        str, Parameter(name="CHANNEL", help="Channels, or patterns: quote 'orders.*' for the shell. None means all.")
+    ],
+    since: Annotated[str | None, Parameter(help="Begin behind this cursor.")] = None,
+    until: Annotated[str | None, Parameter(help="End with what this cursor has seen.")] = None,
+    from_: Annotated[str | None, Parameter(name="--from", help="Published at this time or later.")] = None,
+    to: Annotated[str | None, Parameter(help="Published before this time: 2026-11-22T09:00:00Z.")] = None,
+    last: Annotated[str | None, Parameter(help="Only the newest, as many as this.")] = None,
+    tag: Annotated[
+        list[str] | None, Parameter(help="With this tag; with any of them if repeated.", negative="")
+    ] = None,
+    form: Annotated[
+        Literal["ndjson", "csv"] | None, Parameter(name="--format", help="By default csv for *.csv, else ndjson.")
+    ] = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The file, by default stdout.")] = None,
+    settings: Database | None = None,
+) -> int:
+    """Write events of the log as NDJSON or CSV, straight from the database; a file appears when it is whole."""
+    settings = settings or Database()
+    wanted = export.asked(names, tag or [], since=since, until=until, from_=from_, to=to, last=last)
+    is_csv = form == "csv" or (form is None and output is not None and output.suffix.lower() == ".csv")
+
+    async def work() -> int:
+        async with service.database(settings) as source:
+            connection = await connect(service.direct_target(settings, _dsn(source)), purpose="export")
+            try:
+                with export.target(output) as out:
+                    await export.write(connection, wanted, out, csv=is_csv)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise SetupError(f"The export cannot be written: {error.strerror or error}.") from None
+            finally:
+                connection.terminate()
+        return 0
+
+    return _run(settings, work())
 
 
 @app.command

@@ -35,17 +35,25 @@ class SetupError(HubError):
 class CommandError(HubError):
     """A client's command, or a request, was refused; the connection goes on.
 
-    `command_id` is the id to answer with, None where none could be read. `channels` are the offending ones.
+    `command_id` is the id to answer with, None where none could be read. `channels` are the offending ones, `field` is
+    what is wrong in a request.
     """
 
     def __init__(
-        self, code: Code, message: str, *, command_id: int | None = None, channels: tuple[str, ...] = ()
+        self,
+        code: Code,
+        message: str,
+        *,
+        command_id: int | None = None,
+        channels: tuple[str, ...] = (),
+        field: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.command_id = command_id
         self.channels = channels
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)

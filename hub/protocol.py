@@ -103,34 +103,37 @@ def _sentence(error: Exception) -> str:
 def subscribe_from(query: Iterable[tuple[str, str]]) -> Subscribe:
     """The subscribe that stands in a URL: `?channel=orders&channel=audit&last=5`.
 
-    Raises CommandError for parameters that a subscribe does not have, or has once only.
+    Raises CommandError for parameters that a subscribe does not have, or has once only, and says which as its `field`.
     """
     names: list[str] = []
     options: dict[str, str] = {}
     for key, value in query:
         if key == "channel":
             names.append(value)
-        elif key in ("since", "last") and key not in options:
+        elif key in ("since", "last", "ephemeral") and key not in options:
             options[key] = value
         else:
-            message = f"The URL's query may have `channel`, `since` and `last`, not {printable(key)!r}."
-            raise CommandError(Code.BAD_REQUEST, message)
+            message = f"The URL's query may have `channel`, `since`, `last` and `ephemeral`, not {printable(key)!r}."
+            raise CommandError(Code.BAD_REQUEST, message, field=printable(key))
     try:
         return msgspec.convert({"type": "subscribe", "id": 1, "channels": names, **options}, Subscribe, strict=False)
     except msgspec.ValidationError as error:
-        raise CommandError(Code.BAD_REQUEST, _sentence(error)) from None
+        field = next((name for name in options if f"$.{name}`" in str(error)), None)
+        raise CommandError(Code.BAD_REQUEST, _sentence(error), field=field) from None
 
 
 def check_channels(names: Sequence[str], *, most: int) -> None:
     """Refuses names that are no channels, an empty list, and more than `most`."""
     if not names:
-        raise CommandError(Code.BAD_REQUEST, "`channels` is empty; name at least one.")
+        raise CommandError(Code.BAD_REQUEST, "`channels` is empty; name at least one.", field="channel")
     if len(names) > most:
-        raise CommandError(Code.TOO_MANY, f"`channels` has {len(names)} names; {most} are the most.")
+        raise CommandError(Code.TOO_MANY, f"`channels` has {len(names)} names; {most} are the most.", field="channel")
     faults = {printable(name): why for name in names if (why := patterns.fault(name))}
     if faults:
         name, why = next(iter(faults.items()))
-        raise CommandError(Code.BAD_CHANNEL, f"The channel name {name!r} {why}.", channels=tuple(faults))
+        raise CommandError(
+            Code.BAD_CHANNEL, f"The channel name {name!r} {why}.", channels=tuple(faults), field="channel"
+        )
 
 
 def check_replay(command: Subscribe) -> Cursor | None:
@@ -138,11 +141,16 @@ def check_replay(command: Subscribe) -> Cursor | None:
     if command.since is None:
         return None
     if command.last is not None:
-        raise CommandError(Code.BAD_REQUEST, "`since` and `last` exclude each other; leave one out.")
+        raise CommandError(Code.BAD_REQUEST, "`since` and `last` exclude each other; leave one out.", field="since")
+    return parse_cursor(command.since, "since")
+
+
+def parse_cursor(text: str, field: str) -> Cursor:
+    """The cursor in `text`, which came as `field`; raises CommandError where it is none of a hub's."""
     try:
-        return cursor.parse(command.since)
+        return cursor.parse(text)
     except ValueError as error:
-        raise CommandError(Code.BAD_REQUEST, f"`since`: {error}") from None
+        raise CommandError(Code.BAD_REQUEST, f"`{field}`: {error}", field=field) from None
 
 
 def printable(name: str) -> str:

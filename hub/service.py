@@ -22,6 +22,8 @@ from hub.postgres import retention, watched
 from hub.postgres.codecs import set_stream_codecs
 from hub.postgres.connect import Pool, Target, connect, connect_listening, pool
 from hub.postgres.embedded import Embedded
+from hub.postgres.history import History
+from hub.postgres.items import Items
 from hub.postgres.listener import Listener
 from hub.postgres.listening import Notification
 from hub.postgres.log import Log
@@ -35,7 +37,7 @@ from hub.web.app import Web
 from hub.web.ports import Limits, Ports
 
 _GOODBYE: Final = 1.0  # seconds that clients get to leave in
-_MAX_LINE: Final = 2 * cursor.MAX_LENGTH  # of a request: a cursor may stand in the URL
+_MAX_LINE: Final = 2 * cursor.MAX_LENGTH  # of a request: a cursor may stand in the URL, and in a header
 _READERS: Final = 4  # connections that replays share
 _FIRST_READ: Final = 30.0  # seconds that the first look at the log may take
 
@@ -129,6 +131,8 @@ async def hub(
             listener=listener,
             publisher=publisher,
             watched=Watched(streams, opened),
+            posting=Items(opened, streams),
+            past=History(opened, streams, verify=history.verify),
             ready=lambda: _reasons(listener, tail),
             limits=_limits(settings),
             heartbeat=settings.heartbeat,
@@ -236,7 +240,9 @@ def _limits(settings: Settings) -> Limits:
 async def _serve(settings: Settings, ports: Ports, start: Sequence[tuple[str, str]]) -> AsyncIterator[str]:
     access = Access(settings.host, settings.origin_list)
     site = Web(ports, access=access, static=assets.folder("static"), start=start)
-    runner = web.AppRunner(site.app, access_log=None, shutdown_timeout=_GOODBYE, max_line_size=_MAX_LINE)
+    runner = web.AppRunner(
+        site.app, access_log=None, shutdown_timeout=_GOODBYE, max_line_size=_MAX_LINE, max_field_size=_MAX_LINE
+    )
     await runner.setup()
     try:
         tcp = web.TCPSite(runner, settings.host, settings.port, backlog=4096, reuse_port=settings.reuse_port)

@@ -111,7 +111,9 @@ class Settings(Database):
         int, Parameter(help="Connections of the pool that are kept open.", validator=validators.Number(gte=0))
     ] = 1
     pool_max: Annotated[int, Parameter(help="Connections of the pool at the most.", validator=_positive)] = 10
-    stream_max: Annotated[int, Parameter(help="Exports and tables streamed at the same time.", validator=_positive)] = 4
+    stream_max: Annotated[
+        int, Parameter(help="Exports, tables and loads streamed at the same time.", validator=_positive)
+    ] = 4
     max_clients: Annotated[int, Parameter(help="Websockets at the most.", validator=_positive)] = 20_000
     max_channels: Annotated[int, Parameter(help="Subscriptions of one client.", validator=_positive)] = 1_000
     max_frame: Annotated[int, Parameter(help="Bytes of a frame from a client.", validator=_positive)] = 1 << 20

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hub import protocol
 from hub.cursor import Cursor
 from hub.event import Event
-from hub.fanout import frames
+from hub.fanout.framing import Message
 
 
 class Batch(NamedTuple):
@@ -37,14 +37,14 @@ Item = tuple[Batch, Event | Gap]
 """What a group has to write, and the batch that brought it."""
 
 
-def pack(items: Sequence[Item], frame: Callable[[bytes], bytes] = frames.text) -> bytes:
-    """The frames for `items`, each made by `frame`: neighbouring events share a message, a gap is one of its own.
+def pack(items: Sequence[Item], frame: Callable[[bytes, str | None], bytes]) -> bytes:
+    """The bytes for `items`, made by `frame`: neighbouring events share a message, a gap is one of its own.
 
     Items of one batch stand together, and all that a group gets of a batch is among them.
     """
     if len(items) == 1 and isinstance(items[0][1], Event):
-        return frame(_message(items, None))
-    messages: list[bytes] = []
+        return frame(*_message(items, None))
+    messages: list[Message] = []
     run: list[Item] = []
     size = 0
     for item in items:
@@ -62,17 +62,18 @@ def pack(items: Sequence[Item], frame: Callable[[bytes], bytes] = frames.text) -
         size += len(what.json) + 1
     if run:
         messages.append(_message(run, None))
-    return b"".join([frame(message) for message in messages])
+    return b"".join([frame(*message) for message in messages])
 
 
-def gap(told: Gap, replay: int | None = None) -> bytes:
+def gap(told: Gap, replay: int | None = None) -> Message:
     """The message of a gap; `replay` is the subscribe whose replay it is in."""
     cursor = None if told.cursor is None else str(told.cursor)
-    return protocol.gap(told.channels, told.reason, told.dropped, cursor, replay)
+    return protocol.gap(told.channels, told.reason, told.dropped, cursor, replay), cursor
 
 
-def _message(run: Sequence[Item], following: Batch | None) -> bytes:
-    return protocol.events([item.json for _, item in run if isinstance(item, Event)], _cursor(run, following))
+def _message(run: Sequence[Item], following: Batch | None) -> Message:
+    cursor = _cursor(run, following)
+    return protocol.events([item.json for _, item in run if isinstance(item, Event)], cursor), cursor
 
 
 def _cursor(run: Iterable[Item], following: Batch | None) -> str | None:

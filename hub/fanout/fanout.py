@@ -14,14 +14,15 @@ from hub import protocol
 from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 from hub.event import Event
-from hub.fanout import frames
 from hub.fanout.batches import Batch, Gap, gap
 from hub.fanout.drains import Drains
+from hub.fanout.framing import WEBSOCKET, Framing
 from hub.fanout.groups import Groups
 from hub.fanout.replays import Log, Replays
 from hub.fanout.ring import Ring
 from hub.fanout.sessions import NO_CHANNELS, NOWHERE, Join, Outlet, Replay, Session
 from hub.fanout.sweep import Sweep
+from hub.fanout.traffic import Traffic
 from hub.selection import EMPTY, Selection
 from hub.snapshot import NOTHING
 
@@ -56,13 +57,14 @@ class Fanout:
         self._sweep = Sweep(max_buffer=max_buffer, max_pending=max_pending, chunk=chunk, on_full=self._fall_behind)
         self._replays = Replays(self, log)
         self.drains = Drains(max_buffer, self._replays.advance)
-        self._beat = _BEGINNING, b""
+        self._signs: tuple[Cursor, dict[Framing, bytes]] = _BEGINNING, {}  # of life, that tell the position
         self._batch = Batch(0, _BEGINNING, _BEGINNING)  # the last one
         self.position = _BEGINNING  # of the log, behind the last batch
         self.ring = Ring(max_ring, _BEGINNING)
         self.sessions: dict[Session, None] = {}
         self.channels: dict[str, Channel] = {}
         self.events_in = 0
+        self.traffic = Traffic()
 
     def __repr__(self) -> str:
         behind = sum(session.behind is not None for session in self.sessions)
@@ -104,6 +106,8 @@ class Fanout:
         if not ephemeral:
             self.ring.append(batch, events)
         self.events_in += len(events)
+        if events:
+            self.traffic.count(events)
         for event in events:
             if channel := self.channels.get(event.channel):
                 channel.events += 1
@@ -131,6 +135,7 @@ class Fanout:
         has.
         """
         self.events_in += sum(counts.values())
+        self.traffic.add(counts)
         for name in counts.keys() & self.channels.keys():
             self.channels[name].events += counts[name]
         groups = {group: None for name in counts for group in self._groups.matching(name, ephemeral=False)}
@@ -160,8 +165,8 @@ class Fanout:
 
     # Sessions
 
-    def open(self, outlet: Outlet, *, deflated: bool = False) -> Session:
-        session = Session(outlet, deflated=deflated)
+    def open(self, outlet: Outlet, framing: Framing = WEBSOCKET) -> Session:
+        session = Session(outlet, framing)
         self.sessions[session] = None
         return session
 
@@ -206,7 +211,8 @@ class Fanout:
         wanted = join.selection.listened
         listened = [name for name in join.names if name in wanted]
         cursor = str(self.position)
-        session.send(protocol.subscribed(join.id, join.names, cursor, recovered=join.lossless, ephemeral=listened))
+        reply = protocol.subscribed(join.id, join.names, cursor, recovered=join.lossless, ephemeral=listened)
+        session.write(session.framing.confirmed(reply, cursor))
         return True
 
     def unsubscribe(self, session: Session, names: Iterable[str], reply: bytes) -> None:
@@ -282,7 +288,7 @@ class Fanout:
         missed = {name: self.channels[name].ephemeral - before for name, before in counted.items()}
         lost = session.unknown.union(name for name, count in missed.items() if count)
         if lost:
-            session.send(gap(Gap(lost, "overflow", None if session.unknown else sum(missed.values()))))
+            session.send(*gap(Gap(lost, "overflow", None if session.unknown else sum(missed.values()))))
         session.unknown, session.behind = NO_CHANNELS, None
         session.after = self._batch.number
         self._groups.join(session)
@@ -294,14 +300,15 @@ class Fanout:
     # Signs of life
 
     def heartbeat(self, session: Session) -> bytes:
-        """A frame for a session that has heard nothing for a while: the cursor it has reached, if that is another."""
+        """What a session gets that has heard nothing for a while: the cursor it has reached, if that is another."""
+        framing = session.framing
         owed = session.group.owed(session) if session.group else True
         if owed or session.told is self.position:
-            return _HEARTBEAT
+            return framing.sign(None)
         session.told = self.position
-        if self._beat[0] is not self.position:
-            self._beat = self.position, frames.text(protocol.heartbeat(str(self.position)))
-        return self._beat[1]
-
-
-_HEARTBEAT: Final = frames.text(protocol.heartbeat(None))
+        if self._signs[0] is not self.position:
+            self._signs = self.position, {}
+        signs = self._signs[1]
+        if framing not in signs:
+            signs[framing] = framing.sign(str(self.position))
+        return signs[framing]

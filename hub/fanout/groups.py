@@ -1,4 +1,4 @@
-"""Groups: all sessions with the same selection and the same frames get the same bytes, so these are made once."""
+"""Groups: all sessions with the same selection and framing get the same bytes, so these are made once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hub.event import Event
-from hub.fanout import frames
 from hub.fanout.batches import Batch, Gap, Item, pack
+from hub.fanout.framing import Framing
 from hub.fanout.sessions import Session
 from hub.patterns import Matcher, is_pattern
 from hub.selection import Selection
@@ -17,17 +17,17 @@ _REMEMBERED: Final = 10_000  # channels whose patterns are known without a searc
 
 
 class Group:
-    """Sessions with one selection, all deflated or none, and what they are still owed.
+    """Sessions with one selection and framing, and what they are still owed.
 
     `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches. `lossy` says that NOTIFYs
     have come for it: what a member misses of these it cannot get from the log.
     """
 
-    __slots__ = ("deflated", "in_sweep", "lossy", "members", "pending", "pending_bytes", "selection")
+    __slots__ = ("framing", "in_sweep", "lossy", "members", "pending", "pending_bytes", "selection")
 
-    def __init__(self, selection: Selection, *, deflated: bool) -> None:
+    def __init__(self, selection: Selection, framing: Framing) -> None:
         self.selection = selection
-        self.deflated = deflated
+        self.framing = framing
         self.members: dict[Session, None] = {}
         self.pending: list[Item] = []
         self.pending_bytes = 0
@@ -53,9 +53,9 @@ class Group:
             self.pending.append((batch, Gap(frozenset((event.channel,)), _OVERFLOW, 1)))
 
     def take(self) -> bytes:
-        """Move what is pending into the sweep and return its frames, made once for all members."""
+        """Move what is pending into the sweep and return its bytes, made once for all members."""
         self.in_sweep, self.pending, self.pending_bytes = self.pending, [], 0
-        return pack(self.in_sweep, frames.deflated if self.deflated else frames.text)
+        return pack(self.in_sweep, self.framing.shared)
 
     def owed(self, session: Session) -> list[Item]:
         """What this group has for `session` and has not written to it."""
@@ -69,7 +69,7 @@ class Groups:
     """All groups, found by their selection, or by a channel that one of them wants."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[Selection, bool], Group] = {}
+        self._groups: dict[tuple[Selection, Framing], Group] = {}
         self._by_name: dict[str, dict[Group, None]] = {}  # names and patterns
         self._patterns = Matcher()
         self._found: dict[str, list[str]] = {}  # channel: the patterns that mean it
@@ -106,10 +106,10 @@ class Groups:
         selection = session.selection
         if not selection.names:
             return
-        key = selection, session.deflated
+        key = selection, session.framing
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(selection, deflated=session.deflated)
+            group = self._groups[key] = Group(selection, session.framing)
             for name in selection.names:
                 self._learn(name, group)
         group.members[session] = None
@@ -121,14 +121,14 @@ class Groups:
 
         A group that it has to itself goes with it, so one name more costs one entry and not one for each name.
         """
-        group, key = session.group, (selection, session.deflated)
+        group, key = session.group, (selection, session.framing)
         if group is None or len(group.members) > 1 or key in self._groups or not selection.names:
             self.leave(session)
             session.selection = selection
             self.join(session)
             return
         before = group.selection
-        self._groups[key] = self._groups.pop((before, group.deflated))
+        self._groups[key] = self._groups.pop((before, group.framing))
         group.selection = session.selection = selection
         for name in selection.names - before.names:
             self._learn(name, group)
@@ -142,7 +142,7 @@ class Groups:
             return
         group.members.pop(session, None)
         if not group.members:
-            del self._groups[group.selection, group.deflated]
+            del self._groups[group.selection, group.framing]
             for name in group.selection.names:
                 self._forget(name, group)
 

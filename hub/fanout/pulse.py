@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hub.errors import STALLED
-from hub.fanout import frames
 from hub.fanout.sessions import Session
 
 _SLOTS = 16
@@ -74,11 +73,12 @@ class Pulse:
             elif now - beat.shrunk > self._stall_timeout:
                 session.outlet.abort()
             return
-        beat.silent += 1
+        framing = session.framing
+        beat.silent += bool(framing.ping)
         if beat.silent > _PATIENCE:
-            session.write(frames.close(STALLED.code, STALLED.reason))
+            session.write(framing.goodbye(STALLED))
             session.outlet.abort()
             return
         quiet = session.after == beat.after
         beat.after = session.after
-        session.write(frames.PING + self._sign(session) if quiet else frames.PING)
+        session.write(framing.ping + self._sign(session) if quiet else framing.ping)

@@ -147,7 +147,8 @@ class Replays:
         work.position = position
         if page.events:
             encoded = [event.json for event in page.events]
-            session.send(protocol.events(encoded, str(position), work.asked_by))
+            cursor = str(position)
+            session.send(protocol.events(encoded, cursor, work.asked_by), cursor)
             self.deliveries += len(encoded)
 
     def _resume(self, session: Session, work: Replay, page: Page) -> None:
@@ -159,7 +160,7 @@ class Replays:
 
     def _tell(self, session: Session, work: Replay, reason: str, cursor: Cursor) -> None:
         work.lossless = False
-        session.send(gap(Gap(work.selection.names, reason, cursor=cursor), work.asked_by))
+        session.send(*gap(Gap(work.selection.names, reason, cursor=cursor), work.asked_by))
 
     def _finish(self, session: Session, work: Replay) -> None:
         if not isinstance(work, Join):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hub.cursor import Cursor
-from hub.fanout import frames
+from hub.fanout.framing import WEBSOCKET, Framing
 from hub.selection import EMPTY, Selection
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Session:
         "after",
         "behind",
         "counted",
-        "deflated",
+        "framing",
         "group",
         "joins",
         "outlet",
@@ -106,9 +106,9 @@ class Session:
         "unknown",
     )
 
-    def __init__(self, outlet: Outlet, *, deflated: bool = False) -> None:
+    def __init__(self, outlet: Outlet, framing: Framing = WEBSOCKET) -> None:
         self.outlet: Outlet = outlet
-        self.deflated = deflated  # whether its group's frames are; what is for it alone never is
+        self.framing = framing
         self.selection: Selection = EMPTY
         self.group: Group | None = None
         self.after = 0  # number of the last batch that it has been written, or had nothing to get from
@@ -129,12 +129,12 @@ class Session:
         """Bytes that the socket has not taken yet; the kernel's own buffer does not count."""
         return self.outlet.get_write_buffer_size()
 
-    def send(self, message: bytes) -> None:
-        """Write one message of its own, behind all that was written before."""
-        self.write(frames.text(message))
+    def send(self, message: bytes, cursor: str | None = None) -> None:
+        """Write one message of its own, behind all that was written before; `cursor` is the one in it."""
+        self.write(self.framing.own(message, cursor))
 
     def write(self, data: bytes) -> None:
-        """Write whole frames. Nothing happens on a connection that is closed already."""
+        """Write what is whole in its framing. Nothing happens on a connection that is closed already."""
         try:  # not contextlib.suppress, which costs as much again as the call  # noqa: SIM105
             self.outlet.write(data)
         except RuntimeError:  # uvloop: the handle is closed, and its reader is about to notice

@@ -69,7 +69,7 @@ class Sweep:
             if self._is_full(session, group):
                 self._on_full(session)
                 return
-            session.write(pack(owed))
+            session.write(pack(owed, session.framing.own))
             self.deliveries += len(owed)
         session.after = self._last
 

@@ -59,7 +59,7 @@ SELECT now.generation, now.horizon, e.id, e.xid::text::bigint AS xid, e.channel,
 
 _PAGE_NAMED: Final = _page(_NAMED)
 _PAGE_MATCHING: Final = _page(_MATCHING)
-_FIRST: Final = """
+FIRST: Final = """
 SELECT min(id) FROM (
     SELECT id FROM hub.events
      WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot) AND xid < pg_snapshot_xmax($2::text::pg_snapshot)
@@ -67,6 +67,7 @@ SELECT min(id) FROM (
     SELECT ev.id FROM pg_snapshot_xip($1::text::pg_snapshot) AS open (xid) JOIN hub.events AS ev ON ev.xid = open.xid
 ) AS unseen
 """
+"""The least id that is not visible in the first snapshot but below the second's end; null where there is none."""
 _LAST: Final = "SELECT max(id) FROM hub.events"
 # The channels that there are, one step through the index for each (a "loose index scan").
 _CHANNELS: Final = """
@@ -151,7 +152,7 @@ class Log:
         if position.place is not None:
             behind = position.place.id
         else:
-            first = await self._fetch(_FIRST, *snapshots, timeout=_LONG)
+            first = await self._fetch(FIRST, *snapshots, timeout=_LONG)
             behind = (first[0]["min"] or 1) - 1
         last = (await self._fetch(_LAST))[0]["max"] or 0
         names, regexes = list(selection.channels), [patterns.regex(pattern) for pattern in selection.patterns]

@@ -21,20 +21,20 @@ _QUEUE_BYTES: Final = 64 << 20
 _OFTEN: Final = 10  # callers are held back from this part of the queue on
 
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS t(c, p)"
-_TAGS: Final = "ARRAY(SELECT jsonb_array_elements_text(item.tags::jsonb))"
+_TAGS: Final = "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(item.tags::jsonb))"
 _ITEMS: Final = "unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS item (channel, payload, tags, place)"
 _INSERT: Final = f"""
 INSERT INTO hub.events (channel, payload, tags)
 SELECT item.channel, item.payload::jsonb, {_TAGS} FROM {_ITEMS} ORDER BY item.place
 RETURNING id
 """  # noqa: S608 - made of constants
-_PUBLISH: Final = f"""
+PUBLISH: Final = f"""
 SELECT CASE WHEN item.key IS NULL THEN hub.publish(item.channel, item.payload::jsonb, {_TAGS})
             ELSE hub.publish_once(item.channel, item.payload::jsonb, item.key, {_TAGS}) END AS id
   FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
                WITH ORDINALITY AS given (channel, payload, tags, key, place) ORDER BY place) AS item
 """  # noqa: S608
-_ITEMS_FAULTS: Final = (
+ITEMS_FAULTS: Final = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.ProgramLimitExceededError,
@@ -165,12 +165,12 @@ class _Lane:
         try:
             async with asyncio.timeout(self._timeout), self._pool.acquire() as connection:
                 ids = await self._publish(connection, batch)
-        except _ITEMS_FAULTS as error:
+        except ITEMS_FAULTS as error:
             if len(batch) > 1:
                 for item in batch:
                     await self._send([item])
             else:
-                _finish(batch[0], error=_refusal(error))
+                _finish(batch[0], error=refusal(error))
         except Exception as error:  # asyncpg's own state errors too, where a connection died in the middle
             log.warning("publish_failed", events=len(batch), error=str(error) or type(error).__name__)
             for item in batch:
@@ -206,19 +206,20 @@ async def _notify(connection: Connection, batch: list[_Item]) -> list[None]:
 async def _insert(connection: Connection, batch: list[_Item]) -> list[int]:
     columns = [item.channel for item in batch], [item.payload for item in batch], [item.tags for item in batch]
     if any(item.key is not None for item in batch):
-        rows = await connection.fetch(_PUBLISH, *columns, [item.key for item in batch])
+        rows = await connection.fetch(PUBLISH, *columns, [item.key for item in batch])
     else:
         rows = await connection.fetch(_INSERT, *columns)
     return [row["id"] for row in rows]
 
 
-def _refusal(error: Exception) -> CommandError:
+def refusal(error: Exception) -> CommandError:
     """What the one who published it is told."""
     match error:
         case asyncpg.CheckViolationError() if getattr(error, "constraint_name", "") in ("payload_fits", "tags_fit"):
             return CommandError(Code.TOO_LARGE, "`payload` or `tags` is over the limit, as Postgres writes it.")
         case asyncpg.DataError() | asyncpg.IntegrityConstraintViolationError() | asyncpg.ProgramLimitExceededError():
-            return CommandError(Code.BAD_REQUEST, f"Postgres refuses the event: {error}.")
+            reason = " ".join(str(error).split()).rstrip(".")  # details stand on lines of their own
+            return CommandError(Code.BAD_REQUEST, f"Postgres refuses the event: {reason}.")
         case _:
             return CommandError(Code.UNAVAILABLE, "Postgres did not take the event; try again.")
 

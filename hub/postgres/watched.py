@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import asyncpg
 
 from hub.errors import Code, CommandError
 from hub.postgres import moment, rows
+from hub.postgres.acquired import FAILURES, acquired
 from hub.postgres.connect import Connection, Pool
 
 FORMS: Final = {
@@ -43,7 +44,6 @@ _FIRST: Final = 10  # rows of the first batch: they may be large
 _MOST: Final = 100
 
 _POSTGRES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-_FAILURES: Final = (*_POSTGRES, OSError)
 
 _LIST: Final = """SELECT "table", channel, key, columns FROM hub.watched ORDER BY "table" """
 _FIND: Final = """
@@ -107,14 +107,14 @@ class Watched:
 
     async def tables(self) -> list[dict[str, object]]:
         """The name, channel, key and columns of each."""
-        async with _acquired(self._pool) as connection:
+        async with acquired(self._pool, _PATIENCE) as connection:
             with _explained():
                 return [dict(row) for row in await connection.fetch(_LIST, timeout=_TIMEOUT)]
 
     @asynccontextmanager
     async def open(self, name: str) -> AsyncIterator[Reading]:
         """The table that SQL calls `name`, in the schema public if it names none."""
-        async with _acquired(self._streams) as connection:
+        async with acquired(self._streams, _PATIENCE) as connection:
             with _explained():
                 await connection.reload_schema_state()  # what asyncpg knows of composite types may be old
                 table = _checked(name, await _find(connection, name))
@@ -157,24 +157,8 @@ async def _begin(connection: Connection, name: str, table: Any) -> Reading:
     return Reading(head, await cursor.fetch(_FIRST, timeout=_LONG), cursor, made.encode)
 
 
-@asynccontextmanager
-async def _acquired(pool: Pool) -> AsyncIterator[Connection]:
-    try:
-        connection = await pool.acquire(timeout=_PATIENCE)
-    except TimeoutError:
-        busy = pool.get_size() == pool.get_max_size() and not pool.get_idle_size()
-        reason = f"All {pool.get_max_size()} connections for this are in use." if busy else "Postgres does not answer."
-        raise CommandError(Code.UNAVAILABLE, reason) from None
-    except _FAILURES as error:
-        raise CommandError(Code.UNAVAILABLE, f"Postgres cannot be reached: {error}.") from error
-    try:
-        yield cast("Connection", connection)
-    finally:
-        await pool.release(connection)
-
-
 @contextmanager
-def _explained(failures: tuple[type[Exception], ...] = _FAILURES) -> Iterator[None]:
+def _explained(failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[None]:
     """Raise `failures` as CommandError."""
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
@@ -12,6 +13,11 @@ from hub.web.refusal import RequestError, refuse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_PREFLIGHT: Final = {
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Content-Type, Idempotency-Key, Last-Event-ID",
+    hdrs.ACCESS_CONTROL_MAX_AGE: "600",
+}
 
 
 class Access:
@@ -68,6 +74,9 @@ class Access:
         if (upgrade or request.method not in _SAFE) and not self.origin_allowed(origin, host):
             message = f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS."
             return _refuse(403, "forbidden_origin", message)
+        asks = request.method == "OPTIONS" and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+        if asks and origin is not None and self.is_listed(origin):
+            return _preflight()
         return handler(request)
 
     async def share(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -77,6 +86,11 @@ class Access:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = hdrs.RETRY_AFTER
             response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+
+
+async def _preflight() -> web.Response:
+    """What a browser asks before a page of another origin may send what no form could; `share` does the rest."""
+    return web.Response(status=204, headers=_PREFLIGHT)
 
 
 def _hostname(url: str) -> str | None:

@@ -11,11 +11,17 @@ import structlog
 from aiohttp import hdrs, web
 
 from hub import errors, protocol
+from hub.fanout.framing import DEFLATED, WEBSOCKET
 from hub.web.access import Access
+from hub.web.channels import Channels
+from hub.web.history import Events
+from hub.web.openapi import Contract
 from hub.web.pages import Pages
 from hub.web.ports import Ports
+from hub.web.posting import Posts
 from hub.web.session import Client
 from hub.web.socket import Socket, transport_of
+from hub.web.sse import Sse
 from hub.web.watched import Tables
 
 log = structlog.get_logger()
@@ -27,16 +33,24 @@ class Web:
     def __init__(self, ports: Ports, *, access: Access, static: Path, start: Sequence[tuple[str, str]] = ()) -> None:
         self._ports = ports
         self._sockets: dict[Socket, None] = {}
+        self._sse = Sse(ports)
         self.app = web.Application(middlewares=[access.middleware], client_max_size=ports.limits.frame)
         self.app.on_response_prepare.append(access.share)
         self.app.router.add_get("/ws", self._websocket)
         self.app.router.add_get("/healthz", self._health)
         self.app.router.add_get("/readyz", self._ready)
         self.app.router.add_routes(Tables(ports.watched, stall_timeout=ports.stall_timeout).routes())
+        posts = Posts(ports.publisher, ports.posting, max_body=ports.limits.frame, stall_timeout=ports.stall_timeout)
+        self.app.router.add_routes(posts.routes())
+        events = Events(ports.past, self._sse.serve, stall_timeout=ports.stall_timeout)
+        self.app.router.add_routes(events.routes())
+        self.app.router.add_routes(Channels(ports.fanout).routes())
+        self.app.router.add_routes(Contract().routes())
         self.app.router.add_routes(Pages(static, start).routes())
 
     async def drain(self, timeout: float) -> None:
-        """Say goodbye to every websocket and cut off those that have not left after `timeout` seconds."""
+        """End all streams, say goodbye to every websocket, and cut off those not left after `timeout` seconds."""
+        self._sse.end()
         ends = [asyncio.ensure_future(socket.end(errors.DRAIN)) for socket in self._sockets]
         if not ends:
             return
@@ -65,7 +79,7 @@ class Web:
             await socket.prepare(request)
         except ConnectionResetError:
             return web.Response()  # the client has gone in the middle of the handshake; aiohttp lets it be
-        session = fanout.open(transport_of(request), deflated=socket.deflated)
+        session = fanout.open(transport_of(request), DEFLATED if socket.deflated else WEBSOCKET)
         client = Client(ports, socket, session)
         socket.on_close = client.part
         self._sockets[socket] = None

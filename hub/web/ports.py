@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from hub.errors import CommandError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.item import Item
+from hub.page import Page
+from hub.query import Query
 
 
 class Listening(Protocol):
@@ -45,6 +49,30 @@ class Watching(Protocol):
     def open(self, name: str) -> AbstractAsyncContextManager[Reading]: ...
 
 
+class Posting(Protocol):
+    """Publishes many events; `hub.postgres.items` does. All raise CommandError."""
+
+    async def publish(self, items: Sequence[Item]) -> list[int]: ...
+    async def publish_each(self, items: Sequence[Item]) -> list[int | CommandError]: ...
+    async def load(self, chunks: AsyncIterator[bytes]) -> int: ...
+
+
+class Exporting(Protocol):
+    """Events that were published: what is to be said of them, and these as JSON, or all as CSV."""
+
+    @property
+    def head(self) -> Mapping[str, str]: ...
+    def batches(self) -> AsyncGenerator[list[bytes]]: ...
+    async def copy(self, write: Callable[[bytes], Awaitable[None]]) -> None: ...
+
+
+class Past(Protocol):
+    """Reads the log for whoever does not stay; `hub.postgres.history` does. All raise CommandError."""
+
+    async def page(self, query: Query) -> Page: ...
+    def open(self, query: Query) -> AbstractAsyncContextManager[Exporting]: ...
+
+
 class Ready(Protocol):
     """Tells what keeps the hub from serving: nothing, or one reason each."""
 
@@ -71,6 +99,8 @@ class Ports:
     listener: Listening
     publisher: Publishing
     watched: Watching
+    posting: Posting
+    past: Past
     ready: Ready
     limits: Limits
     heartbeat: float

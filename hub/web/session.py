@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Collection, Iterable
+from collections.abc import Awaitable
 from functools import reduce
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -19,6 +19,7 @@ from hub.fanout.sessions import Join, Session
 from hub.selection import EMPTY, Selection, select
 from hub.web.ports import Ports
 from hub.web.socket import Socket
+from hub.web.subscribing import check_readable, hold, own
 
 _ERRORS: Final = 10
 _ERRORS_WINDOW: Final = 10.0  # seconds
@@ -126,11 +127,13 @@ class Client:
         names = list(dict.fromkeys(command.channels))
         protocol.check_channels(names, most=most)
         position = protocol.check_replay(command)
-        _check_readable(names)
+        check_readable(names)
         if len(self._wanted().names.union(names)) > most:
             raise CommandError(Code.TOO_MANY, f"A client may have {most} subscriptions; unsubscribe some first.")
         selection = select(names, ephemeral=command.ephemeral)
-        await self._listen(selection.listened - self._held)
+        new = selection.listened - self._held
+        await hold(self._ports.listener, new)
+        self._held = self._held.union(new)
         try:
             self._ports.fanout.subscribe(self._session, Join(command_id, names, selection, position, command.last))
         finally:
@@ -140,21 +143,6 @@ class Client:
         """What this client has subscribed to, replays under way included."""
         joins = (join.selection for join in self._session.joins)
         return reduce(Selection.merged, joins, self._session.selection)
-
-    async def _listen(self, names: Collection[str]) -> None:
-        """Have the listener hold `names`, all or none, and return when all are listened to."""
-        listener = self._ports.listener
-        held: list[str] = []
-        try:
-            for name in names:
-                listener.hold(name)
-                held.append(name)
-            await listener.listening(names)
-        except BaseException:
-            for name in held:
-                listener.release(name)
-            raise
-        self._held = self._held.union(names)
 
     def _release(self) -> None:
         """Give back what is held and no longer wanted."""
@@ -175,7 +163,7 @@ class Client:
         """Hand the event over; the reply comes after the commit, while the next commands are read."""
         payload = protocol.check_publish(command)
         if channels.is_own(command.channel):
-            raise _own(command.channel)
+            raise own(command.channel)
         while self._outstanding >= self._ports.limits.outstanding:
             self._fewer = asyncio.get_running_loop().create_future()
             await self._fewer
@@ -204,14 +192,3 @@ class Client:
             error = CommandError(Code.INTERNAL, "The event was not published, for a reason inside the hub.")
         # A copy: one failure may be the answer to many publishes.
         self._session.send(protocol.error(CommandError(error.code, error.message, command_id=command_id)))
-
-
-def _check_readable(names: Iterable[str]) -> None:
-    for name in names:
-        if channels.is_own(name) and name != channels.STATS:
-            raise _own(name)
-
-
-def _own(name: str) -> CommandError:
-    message = f"Names that start with `$` or `hub_` are the hub's own: {name!r}."
-    return CommandError(Code.FORBIDDEN, message, channels=(name,))

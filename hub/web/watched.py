@@ -14,6 +14,7 @@ import structlog
 from aiohttp import HttpVersion11, hdrs, web
 
 from hub.errors import CommandError
+from hub.web.accept import agree, bare
 from hub.web.ports import Reading, Watching
 from hub.web.reader import Reader
 from hub.web.refusal import RequestError, refuse
@@ -33,12 +34,13 @@ class Tables:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/watched", self.tables, allow_head=False),
-            web.get("/watched/{table:.+}", self.rows, allow_head=False),
+            web.get("/watched/{table:(?s:.+)}", self.rows, allow_head=False),
         ]
 
     async def tables(self, request: web.Request) -> web.StreamResponse:
         try:
-            kind = _agree(request, _Object.kind)
+            bare(request)
+            kind = agree(request, _Object.kind)
             tables = await self._watched.tables()
         except (CommandError, RequestError) as error:
             return refuse(error)
@@ -48,7 +50,8 @@ class Tables:
         response = web.StreamResponse(headers=_HEADERS)
         name = request.match_info["table"]
         try:
-            framing = _FRAMINGS[_agree(request, *_FRAMINGS)]()
+            bare(request)
+            framing = _FRAMINGS[agree(request, *_FRAMINGS)]()
             response.content_type = framing.kind
             if request.version < HttpVersion11:
                 raise RequestError(505, "unsupported", "HTTP/1.0 has no chunks, by which a broken stream can be told.")
@@ -107,34 +110,3 @@ class _Lines:
 
 
 _FRAMINGS: Final = {framing.kind: framing for framing in (_Object, _Lines)}
-
-
-def _agree(request: web.Request, *kinds: str) -> str:
-    """Which of `kinds` the request wants, the first if it does not care. Raises RequestError where there is none."""
-    for name in request.query:
-        raise RequestError(400, "bad_request", f"There is no parameter {name!r} here.", name)
-    accepted = ",".join(request.headers.getall(hdrs.ACCEPT, ())) or "*/*"
-    best = max(kinds, key=lambda kind: _preference(accepted, kind))
-    if not _preference(accepted, best)[0]:
-        raise RequestError(406, "not_acceptable", f"This comes as {' or '.join(kinds)}.", hdrs.ACCEPT)
-    return best
-
-
-def _preference(accepted: str, kind: str) -> tuple[float, int]:
-    """How much an Accept header wants `kind`: by the most exact of what it says that matches (RFC 9110, 12.5.1)."""
-    ranges = ["*/*", kind.partition("/")[0] + "/*", kind]
-    found = [(-1, 0.0)]
-    for part in accepted.split(","):
-        name, *parameters = (each.strip().lower() for each in part.split(";"))
-        weights = [each[2:] for each in parameters if each.startswith("q=")]
-        if name in ranges:
-            found.append((ranges.index(name), _number(weights[0]) if weights else 1.0))
-    exactness, weight = max(found)
-    return weight, exactness
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

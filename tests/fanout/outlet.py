@@ -8,6 +8,8 @@ import orjson
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from tests.web.events import Received
+
 
 class Outlet:
     """`stuck` keeps what is written in the buffer, as a client does that does not read."""
@@ -48,3 +50,21 @@ class Outlet:
     def messages(self) -> list[dict[str, Any]]:
         """The JSON messages written since this was last asked."""
         return [orjson.loads(bytes(frame.data)) for frame in self.frames() if frame.opcode is Opcode.TEXT]
+
+
+class Streamed(Outlet):
+    """One for server-sent events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received = Received()
+
+    def write(self, data: bytes, /) -> None:
+        self.writes += 1
+        self.received.feed(data)
+        if self.stuck:
+            self.buffered += len(data)
+
+    def messages(self) -> list[dict[str, Any]]:
+        found, self.received.messages = self.received.frames, []
+        return found

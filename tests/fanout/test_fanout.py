@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hub import event
 from hub.cursor import Cursor
 from hub.fanout.fanout import Fanout
+from hub.fanout.framing import SERVER_SENT, WEBSOCKET
 from hub.fanout.sessions import Join
 from hub.selection import select
 from hub.snapshot import Snapshot
-from tests.fanout.outlet import Outlet
+from tests.fanout.outlet import Outlet, Streamed
 
 NOW = datetime.now(UTC)
 ROOM = 2_000
@@ -266,8 +267,9 @@ class Model:
 
     def __init__(self) -> None:
         self.fanout = Fanout(Unread(), max_buffer=250, max_pending=600, chunk=2)
-        self.outlets = [Outlet() for _ in range(CLIENTS)]
-        self.sessions = [self.fanout.open(outlet) for outlet in self.outlets]
+        kinds = [(Outlet(), WEBSOCKET), (Streamed(), SERVER_SENT)] * (CLIENTS // 2)
+        self.outlets = [outlet for outlet, _ in kinds]
+        self.sessions = [self.fanout.open(outlet, framing) for outlet, framing in kinds]
         self.expected: list[dict[str, list[int]]] = [{} for _ in range(CLIENTS)]
         self.had: list[set[int]] = [set() for _ in range(CLIENTS)]
         self.number = 0

@@ -168,13 +168,13 @@ async def test_a_log_that_cannot_be_read_is_an_os_error(database: str) -> None:
             await Log(readers, fresh=fresh).page(select(["a"]), BEGINNING, BEGINNING)
 
 
-@pytest.mark.parametrize("statement", ["_PAGE_NAMED", "_PAGE_MATCHING", "_FIRST", "_NEWEST", "_LAST"])
+@pytest.mark.parametrize("statement", ["_PAGE_NAMED", "_PAGE_MATCHING", "FIRST", "_NEWEST", "_LAST"])
 async def test_the_plans_use_the_indexes_even_without_statistics(database: str, statement: str) -> None:
     lower = "1:1:"
     arguments: dict[str, list[Any]] = {
         "_PAGE_NAMED": [["a", "b"], 0, 1000, lower, lower],
         "_PAGE_MATCHING": [["a"], 0, 1000, lower, lower, ["^b"]],
-        "_FIRST": [lower, lower],
+        "FIRST": [lower, lower],
         "_NEWEST": [["a"], lower, 5],
         "_LAST": [],
     }

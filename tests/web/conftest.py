@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestServer
 
+from hub import event
 from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.item import Item
 from hub.page import Page
+from hub.query import Query
 from hub.selection import Selection
+from hub.snapshot import NOTHING
 from hub.web.access import Access
 from hub.web.app import Web
 from hub.web.ports import Limits, Ports
@@ -113,6 +118,79 @@ class Watched:
         yield [b'{"id":3}']
 
 
+class Items:
+    """Takes what is posted, but for channels that are called as an error is."""
+
+    def __init__(self) -> None:
+        self.published: list[Item] = []
+        self.loaded = b""
+        self.loading = asyncio.Event()
+        self.given_up: BaseException | None = None
+
+    async def publish(self, items: Sequence[Item]) -> list[int]:
+        ends = await self.publish_each(items)
+        for place, end in enumerate(ends):
+            if isinstance(end, CommandError):
+                end.field = f"[{place}]"
+                raise end
+        return [end for end in ends if isinstance(end, int)]
+
+    async def publish_each(self, items: Sequence[Item]) -> list[int | CommandError]:
+        self.published += items
+        return [
+            CommandError(Code(item.channel), "No.") if item.channel in set(Code) else number
+            for number, item in enumerate(items, 1)
+        ]
+
+    async def load(self, chunks: AsyncIterator[bytes]) -> int:
+        try:
+            async for chunk in chunks:
+                self.loaded += chunk
+                self.loading.set()
+        except BaseException as error:
+            self.given_up = error
+            raise
+        return self.loaded.count(b"\n")
+
+
+class Past:
+    """Two events, or what a test puts in their place; an error for a channel that is called as one."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+        self.batches: Callable[[], AsyncGenerator[list[bytes]]] = self.two
+        self.opened = 0
+        self.head = {"cursor": "abc"}
+        self.gap: str | None = None
+
+    async def page(self, query: Query) -> Page:
+        self._take(query)
+        events = [event.durable(1, number, "a", str(number), (), datetime.fromtimestamp(0, UTC)) for number in (1, 2)]
+        return Page(events, Cursor(1, NOTHING), gap=self.gap)
+
+    @asynccontextmanager
+    async def open(self, query: Query) -> AsyncIterator[Past]:
+        self._take(query)
+        self.opened += 1
+        try:
+            yield self
+        finally:
+            self.opened -= 1
+
+    async def two(self) -> AsyncGenerator[list[bytes]]:
+        yield [b'{"id":1}', b'{"id":2}']
+        yield [b'{"id":3}']
+
+    async def copy(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        async for batch in self.batches():
+            await write(b"\n".join(batch) + b"\n")
+
+    def _take(self, query: Query) -> None:
+        self.asked.append(query)
+        for name in query.selection.names & set(Code):
+            raise CommandError(Code(name), "No.")
+
+
 @dataclass
 class Site:
     """A running web side."""
@@ -122,6 +200,8 @@ class Site:
     listener: Listener
     publisher: Publisher
     watched: Watched
+    items: Items
+    past: Past
     url: str
     http: aiohttp.ClientSession
     reasons: list[str] = field(default_factory=list)
@@ -172,16 +252,30 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     ) -> Site:
         made = Limits(**limits)
         reasons: list[str] = []
-        listener, publisher, watched = Listener(), Publisher(), Watched()
+        listener, publisher, watched, items, past = Listener(), Publisher(), Watched(), Items(), Past()
         fanout = Fanout(Log(), max_buffer=made.buffer)
         pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=stall_timeout)
         tasks.append(asyncio.create_task(pulse.run()))
-        ports = Ports(fanout, pulse, listener, publisher, watched, lambda: reasons, made, heartbeat, stall_timeout)
+        ports = Ports(
+            fanout=fanout,
+            pulse=pulse,
+            listener=listener,
+            publisher=publisher,
+            watched=watched,
+            posting=items,
+            past=past,
+            ready=lambda: reasons,
+            limits=made,
+            heartbeat=heartbeat,
+            stall_timeout=stall_timeout,
+        )
         web = Web(ports, access=Access("127.0.0.1", origins), static=tmp_path)
         server = TestServer(web.app)
         await server.start_server()
         servers.append(server)
-        return Site(web, ports, listener, publisher, watched, f"http://127.0.0.1:{server.port}", http, reasons)
+        return Site(
+            web, ports, listener, publisher, watched, items, past, f"http://127.0.0.1:{server.port}", http, reasons
+        )
 
     yield start_one
     for task in tasks:

@@ -1,0 +1,32 @@
+"""A pooled connection for a request, which does not wait for it for ever."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, cast
+
+import asyncpg
+
+from hub.errors import Code, CommandError
+from hub.postgres.connect import Connection, Pool
+
+FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What using a connection may raise."""
+
+
+@asynccontextmanager
+async def acquired(pool: Pool, patience: float = 5.0) -> AsyncIterator[Connection]:
+    """A connection of `pool`. Raises CommandError (`unavailable`) where none comes within `patience` seconds."""
+    try:
+        connection = await pool.acquire(timeout=patience)
+    except TimeoutError:
+        busy = pool.get_size() == pool.get_max_size() and not pool.get_idle_size()
+        reason = f"All {pool.get_max_size()} connections for this are in use." if busy else "Postgres does not answer."
+        raise CommandError(Code.UNAVAILABLE, reason) from None
+    except FAILURES as error:
+        raise CommandError(Code.UNAVAILABLE, f"Postgres cannot be reached: {error}.") from error
+    try:
+        yield cast("Connection", connection)
+    finally:
+        await pool.release(connection)

@@ -1,0 +1,208 @@
+"""The past: pages of the log, and all of it as a stream, for whoever does not stay.
+
+All that is read comes from one snapshot, in order of ids, which is causal (hub/cursor.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import asyncpg
+
+from hub.cursor import Cursor
+from hub.errors import Code, CommandError
+from hub.page import Page
+from hub.postgres import moment, unseen
+from hub.postgres.acquired import FAILURES, acquired
+from hub.postgres.connect import Connection, Pool
+from hub.postgres.log import FIRST
+from hub.postgres.past import page_of, rows_of, start_of
+from hub.postgres.tail import PLAN
+from hub.postgres.witnesses import Witnesses
+from hub.query import Query
+
+_PAGE: Final = 100  # events, where nobody says how many
+_TIMEOUT: Final = 30.0
+_LONG: Final = 600.0  # seconds for a batch: there may be much between two events that are wanted
+_DAY: Final = 86_400.0  # for a whole COPY; who waits for it watches its progress
+_ROOM: Final = 64 * 1024  # bytes of a batch
+_BATCH: Final = 100  # rows of a batch at the most, as in hub/postgres/watched.py
+_INDEXES: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in PLAN.items())
+_POSTGRES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+Verify = Callable[[Cursor, int], Awaitable[Page]]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """All events of a query. `head` is the cursor at their end, if they have one, and the gap before them, if any."""
+
+    head: Mapping[str, str]
+    _connection: Connection
+    _query: Query
+    _start: Cursor
+    _end: Cursor
+    _behind: int
+
+    async def batches(self) -> AsyncGenerator[list[bytes]]:
+        """The events as JSON, up to about 64 KB at a time. Raises CommandError when reading fails.
+
+        Nothing is read ahead: who takes no more makes Postgres wait.
+        """
+        statement, arguments = rows_of(self._query, self._start, self._end, self._behind)
+        with _explained():
+            cursor = await self._connection.cursor(statement, *arguments, timeout=_LONG)
+        count = 10  # they may be large
+        while True:
+            with _explained():
+                batch = [unseen.read(row).json for row in await cursor.fetch(count, timeout=_LONG)]
+            if not batch:
+                return
+            yield batch
+            count = max(1, min(len(batch) * _ROOM // sum(map(len, batch)), 4 * count, _BATCH))
+
+    async def copy(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Give the events to `write` as CSV, a line for the columns' names first.
+
+        Postgres waits while `write` does. What that raises comes out of here; else CommandError when reading fails.
+        """
+        statement, arguments = rows_of(self._query, self._start, self._end, self._behind, csv=True)
+        failures: list[OSError] = []
+
+        async def output(data: bytes) -> None:
+            try:
+                await write(data)
+            except OSError as error:
+                failures.append(error)
+                raise
+
+        try:
+            with _explained():
+                await self._connection.copy_from_query(
+                    statement, *arguments, output=output, format="csv", header=True, timeout=_DAY
+                )
+        except CommandError:
+            if failures:
+                raise failures[0] from None
+            raise
+
+
+class History:
+    """Reads pages on connections of `pool`, and streams on those of `streams`, for which one waits for a bounded time.
+
+    `verify` is that of hub/postgres/witnesses.py. All methods raise CommandError: `bad_request` for a cursor that
+    cannot be used, or `unavailable`.
+    """
+
+    def __init__(self, pool: Pool, streams: Pool, *, verify: Verify) -> None:
+        self._pool = pool
+        self._streams = streams
+        self._verify = verify
+
+    async def page(self, query: Query) -> Page:
+        """The oldest events of `query`, at least one if there is one, and the position to go on from."""
+        async with acquired(self._pool) as connection:
+            with _explained():
+                async with _snapshot(connection):
+                    query = replace(query, limit=query.limit or query.last or _PAGE)
+                    return await _page(connection, query, self._verify)
+
+    @asynccontextmanager
+    async def open(self, query: Query) -> AsyncIterator[Export]:
+        """All events of `query`."""
+        async with acquired(self._streams) as connection, opened(connection, query, self._verify) as export:
+            yield export
+
+
+@asynccontextmanager
+async def opened(connection: Connection, query: Query, verify: Verify | None = None) -> AsyncIterator[Export]:
+    """All events of `query` on a connection of its own."""
+    with _explained(_POSTGRES):  # and not what comes from whoever reads
+        async with _snapshot(connection):
+            with _explained():
+                if connection.get_server_version().major >= 17:
+                    await connection.execute("SET LOCAL transaction_timeout = 0")
+                start, now, gap = await _stands(connection, query, verify or Witnesses(connection.fetch).verify)
+                behind = await _behind(connection, query, start, now)
+            end = {} if query.limit else {"cursor": str(query.until or now)}
+            yield Export(end | ({"gap": gap} if gap else {}), connection, query, start, now, behind)
+
+
+@asynccontextmanager
+async def _snapshot(connection: Connection) -> AsyncIterator[None]:
+    """One snapshot for all that is read, by the indexes of the log."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.execute(_INDEXES)
+        yield
+
+
+async def _stands(connection: Connection, query: Query, verify: Verify) -> tuple[Cursor, Cursor, str | None]:
+    """Where to begin, where the log ends, and the reason why something may be missing at the beginning."""
+    row = await connection.fetchrow(moment.STANDS, timeout=_TIMEOUT)
+    assert row is not None
+    now, start = moment.position(row), moment.beginning(row)
+    if query.until is not None and query.until.generation != now.generation:
+        raise CommandError(Code.BAD_REQUEST, "The cursor is of another log than this.", field="until")
+    if query.since is None:
+        return start, now, None
+    if query.since.generation != now.generation:
+        return start, now, "reset"
+    since, gap = query.since, None
+    if since.era != now.era:
+        verified = await verify(since, now.era)
+        since, gap = verified.position, verified.gap
+    if not now.snapshot.contains(since.upper):  # ahead of a log that has lost what it had
+        return start, now, "reset"
+    if since.snapshot.xmin < row["horizon"]:
+        return since.lifted(row["horizon"]), now, gap or "expired"
+    return since, now, gap
+
+
+async def _behind(connection: Connection, query: Query, start: Cursor, end: Cursor) -> int:
+    """An id that nothing lies before that is wanted."""
+    if query.last is not None:
+        statement, arguments = start_of(query, start, end)
+    elif query.since is not None:
+        statement, arguments = FIRST, [str(start.snapshot), str(end.snapshot)]
+    else:
+        return 0
+    found: int | None = await connection.fetchval(statement, *arguments, timeout=_TIMEOUT)
+    return 0 if found is None else found - 1
+
+
+async def _page(connection: Connection, query: Query, verify: Verify) -> Page:
+    start, now, gap = await _stands(connection, query, verify)
+    end = start.finished if start.place else now
+    page = await _read(connection, query, start, end)
+    if not page.events and end != now:  # the way to where a place leads is done
+        page = await _read(connection, query, end, now)
+    if query.until is not None and page.position in (end, now):
+        done = query.until if page.events or query.since is None else query.since
+        page = replace(page, position=done)
+    return replace(page, gap=gap)
+
+
+async def _read(connection: Connection, query: Query, start: Cursor, end: Cursor) -> Page:
+    behind = start.place.id if start.place else await _behind(connection, query, start, end)
+    statement, arguments = page_of(query, start, end, behind)
+    rows: Sequence[Any] = await connection.fetch(statement, *arguments, timeout=_TIMEOUT)
+    whole = not rows or rows[0]["found"] == len(rows) < (query.limit or 0)
+    position = end if whole else start.inside(end, rows[-1]["id"])
+    return Page([unseen.read(row) for row in rows], position)
+
+
+@contextmanager
+def _explained(failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[None]:
+    """Raise `failures` as CommandError."""
+    try:
+        yield
+    except failures as error:
+        if isinstance(error.__context__, CommandError):  # which says more than that nothing can be rolled back now
+            raise error.__context__ from None
+        reason = str(error) or type(error).__name__
+        if isinstance(error, asyncpg.DataError):  # of values that only a forged cursor has
+            raise CommandError(Code.BAD_REQUEST, f"The cursor cannot be used: {reason}.") from error
+        raise CommandError(Code.UNAVAILABLE, f"The log cannot be read: {reason}.") from error

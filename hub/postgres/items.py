@@ -1,0 +1,100 @@
+"""Events of one request, all in a transaction of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+import orjson
+
+from hub.errors import CommandError
+from hub.item import Item
+from hub.postgres.acquired import FAILURES, acquired
+from hub.postgres.connect import Connection, Pool
+from hub.postgres.loading import Chunks, copy_lines
+from hub.postgres.publisher import ITEMS_FAULTS, PUBLISH, refusal
+
+_TIMEOUT: Final = 30.0  # seconds for a statement, which may wait for another that uses the same key
+_ROLLED_BACK: Final = (CommandError, *FAILURES)
+
+
+class Items:
+    """Publishes through `pool`, and loads through `streams`, whose connections may be in use for long.
+
+    All methods raise CommandError; then nothing was published, unless the connection was lost in the commit.
+    """
+
+    def __init__(self, pool: Pool, streams: Pool) -> None:
+        self._pool = pool
+        self._streams = streams
+
+    async def publish(self, items: Sequence[Item]) -> list[int]:
+        """Publish all or none; their ids, in order. The error's field says which one Postgres refused: `[3]`."""
+        async with acquired(self._pool) as connection:
+            try:
+                async with _transaction(connection):
+                    return await _publish(connection, items)
+            except ITEMS_FAULTS as error:
+                raise await _place(connection, items, error) from None
+
+    async def publish_each(self, items: Sequence[Item]) -> list[int | CommandError]:
+        """Publish those that can be, in one transaction; for each its id, or why not."""
+        results: list[int | CommandError] = []
+        async with acquired(self._pool) as connection, _transaction(connection):
+            for item in items:
+                try:
+                    async with connection.transaction():
+                        results += await _publish(connection, [item])
+                except ITEMS_FAULTS as error:
+                    results.append(refusal(error))
+        return results
+
+    async def load(self, chunks: Chunks) -> int:
+        """Publish all lines of NDJSON or none, however many; returns how many. The field says which is bad: `line 3`.
+
+        What `chunks` raises, this raises.
+        """
+        async with acquired(self._streams) as connection:
+            return await copy_lines(connection, chunks)
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection) -> AsyncIterator[None]:
+    try:
+        async with connection.transaction():
+            yield
+    except ITEMS_FAULTS:
+        raise
+    except FAILURES as error:
+        raise refusal(error) from error
+
+
+async def _publish(connection: Connection, items: Sequence[Item]) -> list[int]:
+    columns = (
+        [item.channel for item in items],
+        [item.text for item in items],
+        [orjson.dumps(item.tags).decode() for item in items],
+        [item.key for item in items],
+    )
+    return [found["id"] for found in await connection.fetch(PUBLISH, *columns, timeout=_TIMEOUT)]
+
+
+async def _place(connection: Connection, items: Sequence[Item], error: Exception) -> CommandError:
+    """The refusal of the first that is bad, found by trying each: a statement for all does not say which it was."""
+    if isinstance(error, asyncpg.TransactionRollbackError):
+        return refusal(error)
+    found = refusal(error)
+    try:
+        async with connection.transaction():
+            for place, item in enumerate(items):
+                try:
+                    await _publish(connection, [item])
+                except ITEMS_FAULTS as fault:
+                    found = refusal(fault)
+                    found.field = f"[{place}]"
+                    raise found from None
+            raise found
+    except _ROLLED_BACK:
+        return found

@@ -1,0 +1,116 @@
+"""COPY into the log: any number of events in one transaction, with as much memory as a line of them takes."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+
+from hub import item
+from hub.errors import Code, CommandError, HubError
+from hub.postgres.acquired import FAILURES
+from hub.postgres.connect import Connection
+from hub.postgres.publisher import refusal
+
+Chunks: TypeAlias = "AsyncIterator[bytes]"
+
+COLUMNS: Final = ("channel", "payload", "tags")
+_LONG: Final = 7 * 86_400.0  # seconds, for asyncpg would end it after its own: whoever sends bounds each wait
+_LINE: Final = re.compile(r"^COPY events, line (\d+)", re.MULTILINE)
+
+
+async def copy_lines(connection: Connection, chunks: Chunks, channel: str | None = None) -> int:
+    """Publish all lines of NDJSON or none, each an event as hub/item.py reads it; returns how many.
+
+    With a `channel` each line is a payload for it. Raises CommandError, whose field says which line is bad; and what
+    `chunks` raises, which is to be a HubError: an OSError would pass for one of the connection.
+    """
+    return await _copy(connection, _rows(chunks, channel), COLUMNS)
+
+
+async def copy_csv(connection: Connection, chunks: Chunks) -> int:
+    """The same for CSV, which goes to Postgres as it is; its first line names the columns it has, in their order.
+
+    A line is one of the file, the first one counts. `tags` are an array as Postgres writes it, `{a,b}`.
+    """
+    head = b""
+    async for chunk in chunks:
+        head += chunk
+        if b"\n" in chunk or len(head) > item.MAX_LINE:
+            break
+    return await _copy(connection, _chained(head, chunks), _columns(head), format="csv", header=True)
+
+
+async def _copy(connection: Connection, source: Chunks, columns: Sequence[str], **form: Any) -> int:
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            if connection.get_server_version().major >= 17:
+                await connection.execute("SET LOCAL transaction_timeout = 0")
+            status = await connection.copy_to_table(
+                "events", schema_name="hub", columns=columns, source=source, timeout=_LONG, **form
+            )
+    except FAILURES as error:
+        if isinstance(error.__context__, HubError):  # which says more than that nothing can be rolled back now
+            raise error.__context__ from None
+        raise _explained(error) from error
+    return int(status.split()[1])
+
+
+async def _rows(chunks: Chunks, channel: str | None) -> AsyncGenerator[bytes]:
+    """What COPY is to read, about as much at a time as there comes in."""
+    number, rest = 0, b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if lines:
+            yield b"".join([_row(line, place, channel) for place, line in enumerate(lines, number + 1)])
+            number += len(lines)
+        if len(rest) > item.MAX_LINE:
+            message = f"The line has more than {item.MAX_LINE} bytes."
+            raise CommandError(Code.TOO_LARGE, message, field=f"line {number + 1}")
+    if rest:
+        yield _row(rest, number + 1, channel)
+
+
+def _row(line: bytes, number: int, channel: str | None) -> bytes:
+    try:
+        return item.row(line, channel)
+    except CommandError as error:
+        name = "" if error.field is None or channel is not None else f"{error.field}: "
+        raise CommandError(error.code, name + error.message, field=f"line {number}") from None
+
+
+async def _chained(head: bytes, chunks: Chunks) -> AsyncGenerator[bytes]:
+    yield head
+    async for chunk in chunks:
+        yield chunk
+
+
+def _columns(head: bytes) -> list[str]:
+    """Those that the first line names."""
+    first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").rstrip("\r")
+    names = next(csv.reader([first]), [])
+    if set(names) - set(COLUMNS) or len(set(names)) < len(names) or not {"channel", "payload"} <= set(names):
+        message = "The first line of a CSV file names its columns: channel, payload and, if there is one, tags."
+        raise CommandError(Code.BAD_REQUEST, message, field="line 1")
+    return names
+
+
+def _explained(error: Exception) -> CommandError:
+    match error:
+        case asyncpg.UndefinedTableError() | asyncpg.InvalidSchemaNameError():
+            return CommandError(Code.NOT_FOUND, "This database has no durable log yet. Run `pghub migrate` on it.")
+        case asyncpg.InsufficientPrivilegeError():
+            message = f"{str(error).capitalize()}: GRANT USAGE ON SCHEMA hub and INSERT ON hub.events to this role."
+            return CommandError(Code.FORBIDDEN, message)
+    found = refusal(error)
+    found.field = _line_of(error)
+    return found
+
+
+def _line_of(error: Exception) -> str | None:
+    place = _LINE.search(getattr(error, "context", None) or "")
+    return f"line {place[1]}" if place else None

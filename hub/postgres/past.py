@@ -1,0 +1,118 @@
+"""The statements that read the past: what a query says, as SQL.
+
+What does not count is left out, so that the rest can be answered by an index. Only values go into arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hub import patterns
+from hub.cursor import Cursor
+from hub.query import Query
+
+ROOM: Final = 1 << 20
+"""Bytes of a page's payloads, unless it holds a single one."""
+
+_ROWS: Final = "id, xid::text::bigint AS xid, channel, payload::text, tags, published_at"
+_CSV: Final = """
+    id, channel, to_char(published_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at, payload,
+    array_to_json(tags) AS tags
+"""
+_VISIBLE: Final = "pg_visible_in_snapshot(xid, {}::text::pg_snapshot)"
+
+Statement = tuple[str, list[Any]]
+
+
+class _Where:
+    """A condition that grows, and the arguments that it needs."""
+
+    def __init__(self, query: Query, start: Cursor, end: Cursor, behind: int) -> None:
+        self.arguments: list[Any] = []
+        self.text = f"id > {self.take(behind)}::bigint"
+        self._add(_VISIBLE, str(end.upper))
+        self._add(f"NOT {_VISIBLE}", str(start.snapshot))
+        if query.until is not None:
+            self._add_until(query.until)
+        if query.tags:
+            self._add("tags && {}::text[]", list(query.tags))
+        if query.begin is not None:
+            self._add("published_at >= {}::timestamptz", query.begin)
+        if query.end is not None:
+            self._add("published_at < {}::timestamptz", query.end)
+
+    def take(self, value: Any) -> str:
+        """The name of a new argument."""
+        self.arguments.append(value)
+        return f"${len(self.arguments)}"
+
+    def _add(self, condition: str, *values: Any) -> None:
+        self.text += f" AND {condition.format(*map(self.take, values))}"
+
+    def _add_until(self, until: Cursor) -> None:
+        if until.place is None:
+            self._add(_VISIBLE, str(until.snapshot))
+        else:
+            seen = str(until.snapshot), until.place.id, str(until.place.upper)
+            self._add(f"({_VISIBLE} OR id <= {{}}::bigint AND {_VISIBLE})", *seen)
+
+    def leave_out(self, start: Cursor) -> None:
+        """Not what has been seen inside the replay that `start` is a place in."""
+        if start.place is not None:
+            self._add(f"NOT (id <= {{}}::bigint AND {_VISIBLE})", start.place.id, str(start.place.upper))
+
+    def choose(self, query: Query) -> None:
+        """Only of the channels of `query`."""
+        regexes = [patterns.regex(pattern) for pattern in query.selection.patterns]
+        names = list(query.selection.channels)
+        if regexes:
+            self._add("(channel = ANY({}::text[]) OR channel ~ ANY({}::text[]))", names, regexes)
+        elif names:
+            self._add("channel = ANY({}::text[])", names)
+
+
+def rows_of(query: Query, start: Cursor, end: Cursor, behind: int, *, csv: bool = False) -> Statement:
+    """All events of `query` that `end` sees and `start` does not, in order of ids, the first one above `behind`."""
+    where = _Where(query, start, end, behind)
+    where.leave_out(start)
+    where.choose(query)
+    limit = f"LIMIT {where.take(query.limit)}::bigint" if query.limit else ""
+    columns = _CSV if csv else _ROWS
+    text = f"SELECT {columns} FROM hub.events WHERE {where.text} ORDER BY events.id {limit}"  # noqa: S608 - constants
+    return text, where.arguments
+
+
+def page_of(query: Query, start: Cursor, end: Cursor, behind: int) -> Statement:
+    """As many of them as `query` allows and there is room for; `found` counts those without regard to room."""
+    where = _Where(query, start, end, behind)
+    chosen = _chosen(query, where, "ASC", query.limit or 1)
+    text = f"""
+SELECT {_ROWS}, found FROM (
+    SELECT ev.*, count(*) OVER () AS found, row_number() OVER (ORDER BY ev.id) AS place,
+           sum(pg_column_size(ev.payload)) OVER (ORDER BY ev.id) AS upto
+      FROM ({chosen}) AS chosen JOIN hub.events AS ev ON ev.xid = chosen.xid AND ev.id = chosen.id) AS sized
+ WHERE place = 1 OR upto <= {ROOM} ORDER BY id
+"""  # noqa: S608
+    return text, where.arguments
+
+
+def start_of(query: Query, start: Cursor, end: Cursor) -> Statement:
+    """The least id of the newest `query.last` events."""
+    where = _Where(query, start, end, 0)
+    chosen = _chosen(query, where, "DESC", query.last or 1)
+    return f"SELECT min(id) FROM ({chosen}) AS newest", where.arguments  # noqa: S608
+
+
+def _chosen(query: Query, where: _Where, order: str, count: int) -> str:
+    """The first `count` in this order: for names from the index of each, else from that of all ids."""
+    if not query.selection.names or query.selection.patterns:
+        where.choose(query)
+        limit = where.take(count)
+        return f"SELECT id, xid FROM hub.events WHERE {where.text} ORDER BY id {order} LIMIT {limit}::bigint"  # noqa: S608
+    names, limit = where.take(list(query.selection.names)), where.take(count)
+    return f"""
+        SELECT of_channel.* FROM unnest({names}::text[]) AS wanted (channel) CROSS JOIN LATERAL (
+            SELECT id, xid FROM hub.events WHERE events.channel = wanted.channel AND {where.text}
+             ORDER BY id {order} LIMIT {limit}::bigint) AS of_channel
+         ORDER BY id {order} LIMIT {limit}::bigint
+    """  # noqa: S608

@@ -1,0 +1,115 @@
+"""The past over HTTP: a page of it, or all of it as a stream. What is live is another's.
+
+A stream is chunked, so whoever reads it can tell a whole one, which has an end, from one that broke off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+from urllib.parse import parse_qsl
+
+import orjson
+import structlog
+from aiohttp import HttpVersion11, hdrs, web
+
+from hub import query
+from hub.errors import CommandError
+from hub.page import Page
+from hub.query import Query
+from hub.web.accept import agree
+from hub.web.ports import Exporting, Past
+from hub.web.reader import Reader
+from hub.web.refusal import RequestError, refuse
+
+_PAGE: Final = "application/json"
+_LINES: Final = "application/x-ndjson"
+_CSV: Final = "text/csv"
+_LIVE: Final = "text/event-stream"
+_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
+_MOST: Final = 1_000  # events of a page
+_ALL: Final = 10**18
+_LONGEST: Final = 4_096  # characters of a cursor in a header: clients refuse longer ones
+
+log = structlog.get_logger()
+
+
+class Events:
+    """Serves what `past` has, and leaves to `live` who wants what comes.
+
+    A client that reads nothing for `stall_timeout` seconds is cut off.
+    """
+
+    def __init__(
+        self,
+        past: Past,
+        live: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        *,
+        stall_timeout: float,
+    ) -> None:
+        self._past = past
+        self._live = live
+        self._stall_timeout = stall_timeout
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/events", self.events, allow_head=False)]
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        try:
+            kind = agree(request, _PAGE, _LINES, _CSV, _LIVE)
+            if kind == _LIVE:
+                return await self._live(request)
+            asked = _asked(request, limit=_MOST if kind == _PAGE else _ALL)
+            if kind == _PAGE:
+                body = _body(await self._past.page(asked))
+                return web.Response(body=body, content_type=kind, headers=_HEADERS)
+        except (CommandError, RequestError) as error:
+            return refuse(error)
+        return await self._stream(request, asked, kind)
+
+    async def _stream(self, request: web.Request, asked: Query, kind: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers=_HEADERS)
+        response.content_type = kind
+        try:
+            if request.version < HttpVersion11:
+                raise RequestError(505, "unsupported", "HTTP/1.0 has no chunks, by which a broken stream can be told.")
+            async with Reader(request, response, self._stall_timeout) as reader:
+                async with self._past.open(asked) as export:
+                    response.headers.update(_said(export))
+                    await response.prepare(request)
+                    await (reader.wait(export.copy(reader.write)) if kind == _CSV else _send(export, reader))
+                await reader.end(b"")  # when nobody in Postgres waits for it any more
+        except (CommandError, RequestError) as error:
+            if not response.prepared:
+                return refuse(error)
+            log.warning("stream_broken", query=request.query_string, reason=error.message)
+        except ConnectionError as error:
+            log.info("stream_left", query=request.query_string, reason=str(error))
+        return response
+
+
+def _asked(request: web.Request, *, limit: int) -> Query:
+    text = request.rel_url.raw_query_string
+    try:
+        parameters = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=2_000)
+    except ValueError:
+        raise RequestError(400, "bad_request", "The parameters are no UTF-8, or far too many.") from None
+    return query.parse(parameters, limit=limit)
+
+
+def _body(page: Page) -> bytes:
+    events = b",\n".join(event.json for event in page.events)
+    end = orjson.dumps({"cursor": str(page.position)} | ({"gap": page.gap} if page.gap else {}))
+    return b'{"events":[\n' + events + b"\n]," + end[1:] + b"\n"
+
+
+def _said(export: Exporting) -> dict[str, str]:
+    """What goes before a stream, whose lines are all events."""
+    return {f"Hub-{name.title()}": text for name, text in export.head.items() if len(text) <= _LONGEST}
+
+
+async def _send(export: Exporting, reader: Reader) -> None:
+    async with aclosing(export.batches()) as batches:
+        while (batch := await reader.wait(anext(batches, None))) is not None:
+            await reader.write(b"\n".join(batch) + b"\n")

@@ -1,0 +1,222 @@
+"""The contract of the hub's HTTP side (OpenAPI 3.1), by hand; a test holds it against the routes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from aiohttp import hdrs, web
+
+from hub import item, protocol, query
+from hub.channels import MAX_BYTES
+from hub.errors import CommandError
+from hub.web.accept import agree, bare
+from hub.web.refusal import RequestError, refuse
+
+_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-cache", "X-Content-Type-Options": "nosniff"}
+_PATH: Final = "/openapi.json"
+
+
+class Contract:
+    """Serves it."""
+
+    def __init__(self) -> None:
+        self._body = orjson.dumps(CONTRACT)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get(_PATH, self.contract, allow_head=False)]
+
+    async def contract(self, request: web.Request) -> web.Response:
+        try:
+            bare(request)
+            kind = agree(request, "application/json")
+        except (CommandError, RequestError) as error:
+            return refuse(error)
+        return web.Response(body=self._body, content_type=kind, headers=_HEADERS)
+
+
+def _object(required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required.split()}
+
+
+def _array(items: dict[str, Any], **bounds: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, **bounds}
+
+
+def _one_of(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _parameter(name: str, description: str, schema: dict[str, Any], place: str = "query") -> dict[str, Any]:
+    return {"name": name, "in": place, "description": description, "schema": schema, "required": place == "path"}
+
+
+def _responses(good: dict[str, Any], *refusals: int) -> dict[str, Any]:
+    """The good ones, by status, and these refusals."""
+    return good | {str(status): _json(_REFUSALS[status], _one_of("Error")) for status in refusals}
+
+
+_REFUSALS: Final = {
+    400: "The request is wrong; `field` says where.",
+    403: "What is asked for is not for everybody.",
+    404: "There is no such thing.",
+    406: "It does not come in any form that the request accepts.",
+    408: "The body stopped coming.",
+    413: "It is too large.",
+    415: "A body of this kind is not understood.",
+    421: "The hub has no such name.",
+    503: "Not now; try again after Retry-After seconds.",
+    505: "HTTP/1.0 has no chunks, by which a broken stream can be told.",
+}
+_TEXT: Final = {"type": "string"}
+_WHOLE: Final = {"type": "integer"}
+_CHANNEL: Final = {"type": "string", "minLength": 1, "maxLength": MAX_BYTES}
+_TAGS: Final = _array(_TEXT, maxItems=query.MOST_TAGS)
+_TIME: Final = {"type": "string", "format": "date-time"}
+_NUMBER_OR_NULL: Final = {"type": ["integer", "null"]}
+_ANYTHING: Final = {"description": "Any JSON.", "x-max-bytes": protocol.MAX_PAYLOAD}
+_KEY: Final = {"type": "string", "minLength": 1, "maxLength": 255}
+
+_SCHEMAS: Final = {
+    "Error": _object("error", error=_object("code message field", code=_TEXT, message=_TEXT, field=_TEXT)),
+    "Event": _object(
+        "channel id at payload tags", channel=_CHANNEL, id=_NUMBER_OR_NULL, at=_TIME, payload=_ANYTHING, tags=_TAGS
+    ),
+    "Item": _object("channel payload", channel=_CHANNEL, payload=_ANYTHING, tags=_TAGS, key=_KEY)
+    | {"additionalProperties": False},
+    "Ready": _object("status reasons", status=_TEXT, reasons=_array(_TEXT)),
+    "Channel": _object(
+        "channel subscribers events rate last",
+        channel=_TEXT,
+        subscribers=_WHOLE,
+        events=_WHOLE,
+        rate={"type": "number", "description": "Events a second, over the last ten."},
+        last={"anyOf": [_object("at id", at=_TIME, id=_NUMBER_OR_NULL), {"type": "null"}]},
+    ),
+}
+_SCHEMAS["Error"]["properties"]["error"]["properties"]["field"] = {"type": ["string", "null"]}
+
+_READ: Final = {
+    "operationId": "readEvents",
+    "summary": "The log: a page of it, all of it as a stream, or live.",
+    "description": "With text/event-stream: `channel`, `since`, `last` and `ephemeral` only, `channel` at least once.",
+    "parameters": [
+        _parameter("channel", "A channel or pattern.", _array(_TEXT, maxItems=query.MOST_CHANNELS)),
+        _parameter("tag", "Any of these.", _array(_TEXT, maxItems=query.MOST_TAGS)),
+        _parameter("since", "A cursor: what it has not seen.", _TEXT),
+        _parameter("until", "A cursor: what it has seen.", _TEXT),
+        _parameter("from", "Published then or later.", _TIME),
+        _parameter("to", "Published earlier.", _TIME),
+        _parameter("last", "The newest so many.", {"type": "integer", "minimum": 1, "maximum": query.MOST_LAST}),
+        _parameter("limit", "So many at the most.", {"type": "integer", "minimum": 1}),
+        _parameter("ephemeral", "Live only: whether NOTIFYs come too.", {"type": "boolean"}),
+        _parameter("Last-Event-ID", "Live only: goes before `since` and `last`.", _TEXT, "header"),
+    ],
+    "responses": _responses(
+        {
+            "200": {
+                "description": "Events, oldest first.",
+                "content": {
+                    "application/json": {
+                        "schema": _object("events cursor", events=_array(_one_of("Event")), cursor=_TEXT, gap=_TEXT)
+                    },
+                    "application/x-ndjson": {"schema": _TEXT},
+                    "text/csv": {"schema": _TEXT},
+                    "text/event-stream": {"schema": _TEXT},
+                },
+            }
+        },
+        *(400, 403, 406, 413, 421, 503, 505),
+    ),
+}
+_PUBLISH: Final = {
+    "operationId": "publishEvents",
+    "summary": "Publish one event, an array of them, or any number of lines.",
+    "parameters": [
+        _parameter("atomic", "Whether an array is all or nothing.", {"type": "boolean", "default": True}),
+        _parameter("Idempotency-Key", "The same within 24 hours is published once.", _KEY, "header"),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [_one_of("Item"), _array(_one_of("Item"), minItems=1, maxItems=item.MAX_ITEMS)],
+                }
+            },
+            "application/x-ndjson": {"schema": _TEXT},
+        },
+    },
+    "responses": _responses(
+        {
+            "201": _json("The id, or the ids, or of lines how many there were.", {"type": "object"}),
+            "207": _json("What became of each.", _object("results", results=_array(_object("status", status=_WHOLE)))),
+        },
+        *(400, 403, 408, 413, 415, 421, 503),
+    ),
+}
+_TABLE: Final = {
+    "operationId": "readTable",
+    "summary": "The rows of a watched table, and the cursor behind which their changes follow.",
+    "parameters": [_parameter("table", "Its name.", _TEXT, "path")],
+    "responses": _responses(
+        {
+            "200": {
+                "description": "The rows.",
+                "content": {
+                    "application/json": {
+                        "schema": _object(
+                            "table channel key cursor rows",
+                            table=_TEXT,
+                            channel=_TEXT,
+                            key=_array(_TEXT),
+                            cursor=_TEXT,
+                            rows=_array({"type": "object"}),
+                        )
+                    },
+                    "application/x-ndjson": {"schema": _TEXT},
+                },
+            }
+        },
+        *(400, 403, 404, 406, 421, 503, 505),
+    ),
+}
+
+
+def _simple(operation: str, summary: str, good: dict[str, Any], *refusals: int) -> dict[str, Any]:
+    return {"get": {"operationId": operation, "summary": summary, "responses": _responses(good, *refusals)}}
+
+
+_READY_STATES: Final = {
+    "200": _json("It is.", _one_of("Ready")),
+    "503": _json("It is not, for these reasons.", _one_of("Ready")),
+}
+
+CONTRACT: Final[dict[str, Any]] = {
+    "openapi": "3.1.0",
+    "info": {"title": "pghub", "version": str(protocol.VERSION)},
+    "paths": {
+        "/events": {"get": _READ, "post": _PUBLISH},
+        "/watched": _simple(
+            "listTables",
+            "The watched tables.",
+            {"200": _json("They.", _object("tables", tables=_array({"type": "object"})))},
+            *(400, 406, 421, 503),
+        ),
+        "/watched/{table}": {"get": _TABLE},
+        "/channels": _simple(
+            "listChannels",
+            "The channels on which most comes, these first.",
+            {"200": _json("They.", _object("channels", channels=_array(_one_of("Channel"))))},
+            *(400, 406, 421),
+        ),
+        "/healthz": _simple("isAlive", "Whether the hub runs.", {"200": _json("It does.", {"type": "object"})}, 421),
+        "/readyz": _simple("isReady", "Whether the hub is fit to serve.", _READY_STATES, 421),
+        _PATH: _simple("readContract", "This.", {"200": _json("This.", {"type": "object"})}, 400, 406, 421),
+    },
+    "components": {"schemas": _SCHEMAS},
+}

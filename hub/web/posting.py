@@ -1,0 +1,174 @@
+"""Events in by HTTP: one, an array of them, or any number of lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import msgspec
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.http import HttpProcessingError
+
+from hub import item
+from hub.errors import Code, CommandError
+from hub.item import Item
+from hub.web.ports import Posting, Publishing
+from hub.web.refusal import RequestError, body_of, refuse, status_of
+
+KEY: Final = "Idempotency-Key"
+_KINDS: Final = ("application/json", "application/x-ndjson")
+_MAX_KEY: Final = 255  # bytes
+_PLACE: Final = len(f":{item.MAX_ITEMS - 1}")  # bytes that a place takes behind a key
+
+log = structlog.get_logger()
+
+
+class Posts:
+    """Takes what is posted. A body has to go on within `stall_timeout` seconds, JSON may have `max_body` bytes."""
+
+    def __init__(self, publisher: Publishing, posting: Posting, *, max_body: int, stall_timeout: float) -> None:
+        self._publisher = publisher
+        self._posting = posting
+        self._max_body = max_body
+        self._stall_timeout = stall_timeout
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/events", self.post)]
+
+    async def post(self, request: web.Request) -> web.Response:
+        try:
+            kind, atomic, key = _kind(request), _atomic(request), _key(request)
+            if kind == _KINDS[1]:
+                return await self._load(request, atomic=atomic, key=key)
+            body = await self._body(request)
+            if body.lstrip()[:1] != b"[":
+                return await self._one(body, atomic=atomic, key=key)
+            return await (self._all(body, key) if atomic else self._each(body, key))
+        except (CommandError, RequestError) as error:
+            return refuse(error)
+
+    async def _one(self, body: bytes, *, atomic: bool, key: str | None) -> web.Response:
+        if not atomic:
+            raise RequestError(400, Code.BAD_REQUEST, "atomic=false is for arrays.", "atomic")
+        event = _keyed(item.one(body), key)
+        future = self._publisher.publish(event.channel, event.text, event.tags, event.key)
+        await asyncio.wait((future,))
+        if future.cancelled():
+            raise CommandError(Code.UNAVAILABLE, "The hub is going away; the event may have been published or not.")
+        return web.json_response({"event": future.result()}, status=201)
+
+    async def _all(self, body: bytes, key: str | None) -> web.Response:
+        items = []
+        for place, data in enumerate(item.several(body)):
+            try:
+                items.append(_keyed(item.one(data), key, place))
+            except CommandError as error:
+                field = f"[{place}]" if error.field is None else f"[{place}].{error.field}"
+                raise CommandError(error.code, error.message, field=field) from None
+        return web.json_response({"events": await self._posting.publish(items)}, status=201)
+
+    async def _each(self, body: bytes, key: str | None) -> web.Response:
+        found: list[Item | CommandError] = []
+        for place, data in enumerate(item.several(body)):
+            try:
+                found.append(_keyed(item.one(data), key, place))
+            except CommandError as error:
+                found.append(error)
+        good = [each for each in found if isinstance(each, Item)]
+        published = iter(await self._posting.publish_each(good) if good else ())
+        ends = [next(published) if isinstance(each, Item) else each for each in found]
+        return web.json_response({"results": [_result(end) for end in ends]}, status=207)
+
+    async def _load(self, request: web.Request, *, atomic: bool, key: str | None) -> web.Response:
+        if key is not None or not atomic:
+            field = KEY if atomic else "atomic"
+            raise RequestError(400, Code.BAD_REQUEST, f"{field} is not for NDJSON, which is all or nothing.", field)
+        return web.json_response({"events": await self._posting.load(self._chunks(request))}, status=201)
+
+    async def _body(self, request: web.Request) -> bytes:
+        self._check_size(request.content_length or 0)
+        body = bytearray()
+        async for chunk in self._chunks(request):
+            body += chunk
+            self._check_size(len(body))
+        return bytes(body)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body:
+            message = f"The body may have {self._max_body} bytes; NDJSON may have any number."
+            raise RequestError(413, Code.TOO_LARGE, message)
+
+    async def _chunks(self, request: web.Request) -> AsyncGenerator[bytes]:
+        """The body. Raises RequestError where the client sends nothing for too long, or rubbish, or has gone.
+
+        A TimeoutError or ConnectionError would pass for one of Postgres, further out.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_timeout):
+                    chunk = await request.content.readany()
+            except TimeoutError:
+                message = f"Nothing more of the body came for {self._stall_timeout:g} s."
+                raise RequestError(408, "stalled", message) from None
+            except (HttpProcessingError, web.RequestPayloadError) as error:
+                raise RequestError(400, Code.BAD_REQUEST, f"The body cannot be read: {error}.") from None
+            except ConnectionError:
+                log.info("post_left", path=request.path)
+                raise RequestError(400, Code.BAD_REQUEST, "The client has left.") from None  # nobody reads it
+            if not chunk:
+                return
+            yield chunk
+
+
+def _kind(request: web.Request) -> str:
+    kind, charset = request.content_type, request.charset or "utf-8"
+    if kind not in _KINDS or charset.lower() not in ("utf-8", "utf8"):
+        raise RequestError(415, Code.UNSUPPORTED, f"Send {' or '.join(_KINDS)}, in UTF-8.", hdrs.CONTENT_TYPE)
+    return kind
+
+
+def _atomic(request: web.Request) -> bool:
+    for name in request.query:
+        if name != "atomic":
+            raise RequestError(400, Code.BAD_REQUEST, f"There is no parameter {name[:100]!r} here.", name[:100])
+    values = request.query.getall("atomic", ["true"])
+    if values not in (["true"], ["false"]):
+        raise RequestError(400, Code.BAD_REQUEST, "`atomic` is true or false.", "atomic")
+    return values == ["true"]
+
+
+def _key(request: web.Request) -> str | None:
+    keys = request.headers.getall(KEY, [])
+    if not keys:
+        return None
+    try:
+        size = len(keys[0].encode())
+    except UnicodeEncodeError:
+        size = 0
+    if len(keys) > 1 or not 1 <= size <= _MAX_KEY:
+        message = f"One {KEY} of 1 to {_MAX_KEY} bytes of UTF-8 is what a request may have."
+        raise RequestError(400, Code.BAD_REQUEST, message, KEY)
+    return keys[0]
+
+
+def _keyed(event: Item, key: str | None, place: int | None = None) -> Item:
+    """`event` with the request's key; in an array each has one of its own."""
+    if key is None:
+        return event
+    if event.key is not None:
+        raise CommandError(Code.BAD_REQUEST, f"`key` and {KEY} exclude each other.", field="key")
+    if place is None:
+        return msgspec.structs.replace(event, key=key)
+    if len(key.encode()) + _PLACE > _MAX_KEY:
+        raise RequestError(
+            400, Code.BAD_REQUEST, f"With an array {KEY} has {_MAX_KEY - _PLACE} bytes at the most.", KEY
+        )
+    return msgspec.structs.replace(event, key=f"{key}:{place}")
+
+
+def _result(end: int | CommandError) -> dict[str, Any]:
+    if isinstance(end, CommandError):
+        return {"status": status_of(end), "error": body_of(end)}
+    return {"status": 201, "event": end}

@@ -1,0 +1,155 @@
+"""The past by SQL: which plans, which order, what room."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from hub.cursor import Cursor
+from hub.errors import Code, CommandError
+from hub.postgres import history, past
+from hub.postgres.connect import Connection, Pool, Target, pool
+from hub.postgres.history import History
+from hub.postgres.witnesses import Witnesses
+from hub.query import Query, parse
+from hub.selection import select
+from hub.snapshot import NOTHING
+from tests.postgres.conftest import opened
+
+FILL = """
+    ALTER TABLE hub.events SET (autovacuum_enabled = off);
+    INSERT INTO hub.events (channel, payload, tags)
+    SELECT CASE WHEN n % 50000 = 0 THEN 'rare' ELSE 'busy.' || n % 3 END, to_jsonb(n), ARRAY['t' || n % 7]
+      FROM generate_series(1, 200000) AS n
+"""
+QUERIES = {
+    "all": Query(),
+    "a name": Query(select(["rare"])),
+    "names": Query(select(["rare", "busy.1", "nobody"])),
+    "a pattern": Query(select(["busy.*"])),
+    "a tag": Query(tags=("t1", "t2")),
+    "a time": Query(select(["busy.1"]), begin=datetime(2020, 1, 1, tzinfo=UTC), end=datetime(2040, 1, 1, tzinfo=UTC)),
+}
+HERE = Cursor(1, NOTHING)
+
+
+@pytest.fixture
+async def connections(database: str) -> AsyncIterator[Pool]:
+    async with pool(Target(database), min_size=0, max_size=4) as opened_pool:
+        yield opened_pool
+
+
+@pytest.fixture
+def log(connections: Pool) -> History:
+    async def fetch(*arguments: Any) -> list[Any]:
+        return list(await connections.fetch(*arguments))
+
+    return History(connections, connections, verify=Witnesses(fetch).verify)
+
+
+async def test_the_plans_use_the_indexes_of_a_table_that_was_never_analysed(connection: Connection) -> None:
+    await connection.execute(FILL)
+    end = Cursor(1, NOTHING.lifted(1 << 31))
+    for what, query in QUERIES.items():
+        whole = Query(query.selection, query.tags, begin=query.begin, end=query.end, limit=100, last=100)
+        for text, arguments in (
+            past.page_of(whole, HERE, end, 0),
+            past.start_of(whole, HERE, end),
+            past.rows_of(query, HERE, end, 0),
+            past.rows_of(query, HERE, end, 0, csv=True),
+        ):
+            async with connection.transaction():
+                await connection.execute(history._INDEXES)
+                plan = "\n".join([row[0] for row in await connection.fetch(f"EXPLAIN {text}", *arguments)])
+            assert "Index" in plan, what
+            assert "Seq Scan on events" not in plan, (what, plan)
+
+
+async def test_a_page_of_a_rare_channel_reads_little(connection: Connection) -> None:
+    """Not all that lies between its events."""
+    await connection.execute(FILL)
+    text, arguments = past.page_of(
+        Query(QUERIES["names"].selection, limit=3), HERE, Cursor(1, NOTHING.lifted(1 << 31)), 0
+    )
+    async with connection.transaction():
+        await connection.execute(history._INDEXES)
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {text}"
+        (plan,) = await connection.fetchval(explain, *arguments)
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 100
+
+
+async def test_what_commits_late_is_on_a_later_page_and_only_there(
+    log: History, connection: Connection, database: str
+) -> None:
+    """A page's cursor is inside one snapshot; behind its end comes what was not visible, whatever its id."""
+    async with opened(Target(database)) as late:
+        await late.execute("BEGIN")
+        early = await late.fetchval("SELECT hub.publish('a', '0')")
+        ids = [await connection.fetchval("SELECT hub.publish('a', '1')") for _ in range(4)]
+        first = await log.page(Query(select(["a"]), limit=2))
+        await late.execute("COMMIT")
+        ids.append(await connection.fetchval("SELECT hub.publish('a', '2')"))
+        second = await log.page(Query(select(["a"]), since=first.position, limit=3))
+        third = await log.page(Query(select(["a"]), since=second.position, limit=3))
+        fourth = await log.page(Query(select(["a"]), since=third.position, limit=3))
+        async with log.open(Query(since=first.position)) as export:
+            streamed = [line async for batch in export.batches() for line in batch]
+    assert [event.id for event in first.events] == ids[:2]
+    assert [event.id for event in second.events] == ids[2:4]
+    assert [event.id for event in third.events] == [early, ids[4]]
+    assert not fourth.events
+    assert len(streamed) == 4
+
+
+async def test_large_events_come_few_to_a_page(log: History, connection: Connection) -> None:
+    for _ in range(4):
+        await connection.execute("SELECT hub.publish('a', to_jsonb(repeat('x', 700000)))")
+    position, counts = None, []
+    while not counts or counts[-1]:
+        page = await log.page(Query(since=position, limit=1_000))
+        counts.append(len(page.events))
+        position = page.position
+    assert counts == [1, 1, 1, 1, 0]
+
+
+async def test_the_newest_of_a_tag_or_a_pattern(log: History, connection: Connection) -> None:
+    await connection.execute(FILL.replace("200000", "300"))
+    for parameters in (
+        [("tag", "t1")],
+        [("channel", "busy.*")],
+        [("channel", "busy.1"), ("tag", "t2"), ("tag", "t3")],
+        [],
+    ):
+        async with log.open(parse(parameters, limit=1_000)) as export:
+            whole = [line async for batch in export.batches() for line in batch]
+        page = await log.page(parse([*parameters, ("last", "5")], limit=1_000))
+        assert [event.json for event in page.events] == whole[-5:]
+        assert not (await log.page(parse([*parameters, ("since", str(page.position))], limit=1_000))).events
+
+
+async def test_a_cursor_of_another_log_cannot_be_the_end(log: History) -> None:
+    with pytest.raises(CommandError) as caught:
+        await log.page(Query(until=HERE))
+    assert (caught.value.code, caught.value.field) == (Code.BAD_REQUEST, "until")
+
+
+async def test_a_cursor_that_postgres_cannot_read_is_a_bad_request(log: History, connection: Connection) -> None:
+    """Its low 32 bits are those of no transaction."""
+    await connection.execute("SELECT hub.publish('a', '1')")
+    generation = await connection.fetchval("SELECT generation FROM hub.log")
+    with pytest.raises(CommandError) as caught:
+        await log.page(Query(until=Cursor(generation, NOTHING.lifted(1 << 40))))
+    assert caught.value.code is Code.BAD_REQUEST
+
+
+async def test_a_log_that_cannot_be_read_is_unavailable(log: History, connection: Connection) -> None:
+    await connection.execute("DROP TABLE hub.events CASCADE")
+    with pytest.raises(CommandError, match="does not exist") as caught:
+        await log.page(Query())
+    assert caught.value.code is Code.UNAVAILABLE
+    with pytest.raises(CommandError, match="does not exist"):
+        async with log.open(Query()):
+            pass
