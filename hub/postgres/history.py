@@ -30,7 +30,10 @@ _LONG: Final = 600.0  # seconds for a batch: there may be much between two event
 _DAY: Final = 86_400.0  # for a whole COPY; who waits for it watches its progress
 _ROOM: Final = 64 * 1024  # bytes of a batch
 _BATCH: Final = 100  # rows of a batch at the most, as in hub/postgres/watched.py
-_INDEXES: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in PLAN.items())
+# The path too: through PgBouncer it is open, and hub/postgres/connect.py says why it is closed elsewhere.
+_LOCAL: Final = "; ".join(
+    f"SET LOCAL {name} = {value}" for name, value in (PLAN | {"search_path": "pg_catalog, pg_temp"}).items()
+)
 _POSTGRES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 Verify = Callable[[Cursor, int], Awaitable[Page]]
@@ -135,7 +138,7 @@ async def opened(connection: Connection, query: Query, verify: Verify | None = N
 async def _snapshot(connection: Connection) -> AsyncIterator[None]:
     """One snapshot for all that is read, by the indexes of the log."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(_INDEXES)
+        await connection.execute(_LOCAL)
         yield
 
 

@@ -62,7 +62,7 @@ async def test_the_plans_use_the_indexes_of_a_table_that_was_never_analysed(conn
             past.rows_of(query, HERE, end, 0, csv=True),
         ):
             async with connection.transaction():
-                await connection.execute(history._INDEXES)
+                await connection.execute(history._LOCAL)
                 plan = "\n".join([row[0] for row in await connection.fetch(f"EXPLAIN {text}", *arguments)])
             assert "Index" in plan, what
             assert "Seq Scan on events" not in plan, (what, plan)
@@ -75,7 +75,7 @@ async def test_a_page_of_a_rare_channel_reads_little(connection: Connection) -> 
         Query(QUERIES["names"].selection, limit=3), HERE, Cursor(1, NOTHING.lifted(1 << 31)), 0
     )
     async with connection.transaction():
-        await connection.execute(history._INDEXES)
+        await connection.execute(history._LOCAL)
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {text}"
         (plan,) = await connection.fetchval(explain, *arguments)
     assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 100
