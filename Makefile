@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	@exec $(BIN)/pghub serve --demo
 
+# A process a core, each with a Postgres of its own; more than four only compete for the disk.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m bench -s $(ARGS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from hub.errors import SetupError
-from hub.postgres.connect import Connection, Target, connect, connect_listening
+from hub.postgres.connect import Connection, Target, connect, connect_listening, connected
 from hub.postgres.migrate import pending
 
 _QUEUE_FULL = 0.5  # of Postgres's notification queue; at 1.0 every NOTIFY fails
@@ -30,8 +30,7 @@ class Finding:
 
 async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Finding]:
     """Connect by both ways and look; raises SetupError where Postgres cannot be reached at all."""
-    connection = await connect(direct, purpose="doctor")
-    try:
+    async with connected(direct, purpose="doctor") as connection:
         yield await _server(connection)
         yield await _role(connection)
         yield await _migrations(connection, sql)
@@ -42,8 +41,6 @@ async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Fi
         if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.watched')") is not None:
             for finding in await _watched(connection):
                 yield finding
-    finally:
-        await connection.close()
     yield await _notifications(pooled, direct)
 
 

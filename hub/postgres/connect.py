@@ -21,6 +21,10 @@ from hub.postgres.record import Record
 OLDEST: Final = 14
 _CLOSING: Final = 1.0  # seconds that a pool may take to give its connections back
 
+# How a connection refuses to be closed whose server has gone: there is nobody left to say goodbye to. TimeoutError is
+# an OSError.
+_GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
 # asyncpg sets no keepalive on its sockets, and how to reach those is its own affair. So the server watches the
 # connection instead: a hub that is gone without a word holds no lock and no LISTEN for more than a minute. The other
 # way round, each connection that waits for long has its heartbeat.
@@ -64,6 +68,17 @@ async def connect(target: Target, *, purpose: str, settings: Mapping[str, str] =
     """
     connection: Connection = await _connect(target, purpose, asyncpg.Connection, settings)
     return connection
+
+
+@asynccontextmanager
+async def connected(target: Target, *, purpose: str) -> AsyncIterator[Connection]:
+    """The same for as long as the block lasts."""
+    connection = await connect(target, purpose=purpose)
+    try:
+        yield connection
+    finally:
+        with suppress(*_GONE):
+            await connection.close()
 
 
 async def connect_listening(target: Target, *, purpose: str = "listener") -> ListeningConnection:
@@ -115,7 +130,7 @@ async def pool(
     try:
         yield opened
     finally:
-        with suppress(TimeoutError):  # asyncpg then cuts off what is left
+        with suppress(*_GONE):  # asyncpg then cuts off what is left
             async with asyncio.timeout(_CLOSING):
                 await opened.close()
 

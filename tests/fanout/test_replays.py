@@ -284,6 +284,12 @@ def test_whatever_crashes_take_back_nothing_is_missing_and_who_may_get_something
     play(first, steps)
 
 
+def test_an_event_that_a_crash_takes_back_is_kept_where_one_of_a_later_transaction_survives() -> None:
+    """One too many, and none too few, as README says; and nothing comes before it that its producer had not seen."""
+    late = [("begin",), ("event", "a"), ("publish", 0, "a"), ("flush",), ("tick", 0, False), ("end", 0, True)]
+    play([["a"], ["a"]], [*late, ("tick", 0, False), ("crash",), ("event", "a")])
+
+
 def play(first: list[list[str]], steps: list[tuple[Any, ...]]) -> None:
     async def run() -> None:
         course = Course(first)

@@ -37,7 +37,8 @@ class Transaction:
 class World:
     """The log and its producers. Readers of the log wait until `answer` is called.
 
-    The payload of an event is its number, which is never given twice; its xid and id are, after a crash.
+    The payload of an event is its number, which is never given twice; its xid and id are, after a crash. `saw` keeps
+    what a crash took back, too: who has it may keep it where an event of a later transaction survives.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class World:
     # Crashes
 
     def _state(self) -> tuple[Any, ...]:
-        return self.xid, self.id, list(self.committed), dict(self.saw), self.era, dict(self.floors), self.floor
+        return self.xid, self.id, list(self.committed), self.era, dict(self.floors), self.floor
 
     def flush(self) -> None:
         """All that is committed is on the disk."""
@@ -92,8 +93,8 @@ class World:
     def crash(self) -> None:
         """Take back what was not flushed: its xids and ids are given out again. What is open is gone."""
         self.open = []
-        self.xid, self.id, committed, saw, self.era, floors, self.floor = self._disk
-        self.committed, self.saw, self.floors = list(committed), dict(saw), dict(floors)
+        self.xid, self.id, committed, self.era, floors, self.floor = self._disk
+        self.committed, self.floors = list(committed), dict(floors)
         self.crashes += 1
 
     def arrive(self) -> int:

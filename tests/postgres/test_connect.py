@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import asyncpg
 import pytest
 
 from hub.errors import SetupError
-from hub.postgres.connect import Connection, Target, connect, connect_listening, pool
+from hub.postgres import binaries
+from hub.postgres.connect import Connection, Target, connect, connect_listening, connected, pool
 from hub.postgres.embedded import Embedded
 from hub.postgres.listening import ListeningConnection
 from hub.postgres.record import Record
@@ -77,6 +79,17 @@ async def test_a_pool_is_closed_even_while_a_connection_is_out(database: str, co
     async with asyncio.timeout(10):
         while await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", backend):
             pass  # the server takes a moment to see it
+
+
+async def test_saying_goodbye_to_a_server_that_has_gone_is_no_failure(database: str, connection: Connection) -> None:
+    """The loop does not run between the end of the backends and the goodbye, so that asyncpg still believes in them."""
+    async with (
+        pool(Target(database), min_size=1, max_size=1) as made,
+        connected(Target(database), purpose="test") as one,
+    ):
+        backends = [await made.fetchval("SELECT pg_backend_pid()"), one.get_server_pid()]
+        end = "; ".join(f"SELECT pg_terminate_backend({backend}, 10000)" for backend in backends)
+        subprocess.run([binaries.installed()[0].program("psql"), database, "-c", end], check=True)  # noqa: ASYNC221
 
 
 async def test_a_statement_that_takes_too_long_is_cancelled(database: str) -> None:
