@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 import orjson
+from aiohttp import hdrs
 
 from hub import backoff, errors, protocol
 from hub.errors import Code, SetupError
@@ -19,7 +22,12 @@ _DRAIN_SPREAD: Final = 5.0  # seconds over which clients come back to a hub that
 _CONNECT_TIMEOUT: Final = 10.0
 _MAX_FRAME: Final = 8 << 20
 _PASSING: Final = (Code.UNAVAILABLE, Code.INTERNAL)  # errors that another try may not meet
+_TOKEN: Final = re.compile(r"[\w.-]+", re.ASCII)
+_TOKEN_REFUSED: Final = {401: "it is no good, or not any more. Get a new one.", 403: "it grants nothing here."}
 _RECONNECT: Final = {close.code: close.reconnect for close in errors.CLOSE_CODES}
+
+_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_events: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +49,17 @@ async def follow(
     since: str | None = None,
     last: int | None = None,
     ephemeral: bool = True,
+    token: str | None = None,
     on_lost: Callable[[Lost], None] = lambda _: None,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The hub's messages of type `subscribed`, `events`, `gap` and `cursor`, in order, for ever.
 
     Begins behind the cursor `since`, or with the newest `last` durable events, or else with what comes next.
-    `channels` may be patterns; without `ephemeral` no NOTIFYs are wanted.
+    `channels` may be patterns; without `ephemeral` no NOTIFYs are wanted. `token` is what the hub lets us in by.
 
-    A message's `cursor` is the position that it leads to. Whoever stores it together with what the message did, and
+    A message's `events` are the JSON that the hub has sent, as bytes: Python's numbers do not hold all of Postgres's.
+
+    Its `cursor` is the position that it leads to. Whoever stores it together with what the message did, and
     later begins with `since` that cursor, gets each durable event exactly once. A message without a cursor moves
     nothing: it has NOTIFYs only, or word of their loss.
 
@@ -57,7 +68,7 @@ async def follow(
     """
     place = _Place(channels, since, last, ephemeral)
     attempt = 0
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), headers=_headers(token)) as session:
         while True:
             lost = "the hub cannot be reached"
             wait = backoff.delay(attempt)
@@ -122,7 +133,7 @@ async def _once(session: aiohttp.ClientSession, url: str, place: _Place) -> Asyn
             received = await socket.receive(timeout=patience)
             if received.type is not aiohttp.WSMsgType.TEXT:
                 raise _closed(socket)
-            message: dict[str, Any] = orjson.loads(received.data)
+            message = _read(received.data)
             match message.get("type"):
                 case "welcome":
                     patience = 2 * message["heartbeat"]
@@ -134,7 +145,24 @@ async def _once(session: aiohttp.ClientSession, url: str, place: _Place) -> Asyn
                         yield message
 
 
+def _read(frame: str) -> dict[str, Any]:
+    """A message, but for its events."""
+    parts = _parts.decode(frame)
+    events = {"events": list(map(bytes, _events.decode(parts.pop("events"))))} if "events" in parts else {}
+    return {name: msgspec.json.decode(part) for name, part in parts.items()} | events
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    if token is None:
+        return {}
+    if not _TOKEN.fullmatch(token.strip()):
+        raise RefusedError("The token is none: it is to have letters, digits, `-`, `_` and dots only.")
+    return {hdrs.AUTHORIZATION: f"Bearer {token.strip()}"}
+
+
 def _refused(error: dict[str, Any]) -> Exception:
+    if error.get("code") == Code.UNAUTHENTICATED:
+        return RefusedError("The hub wants a token, which `pghub listen` takes from HUB_TOKEN.")
     if error.get("code") in _PASSING:
         return _Closed(f"the hub cannot serve now: {error['message']}")
     return RefusedError(f"The hub refused: {error['message']}")
@@ -145,9 +173,17 @@ async def _open(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSo
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             return await session.ws_connect(url, protocols=(protocol.SUBPROTOCOL,), max_msg_size=_MAX_FRAME)
     except aiohttp.WSServerHandshakeError as error:
-        if error.status >= 500:
+        if error.status >= 500 or error.status == 429:
             raise _Closed(f"the hub answered {error.status}") from None
+        if error.status in _TOKEN_REFUSED:
+            raise RefusedError(f"{url} refuses the token: {_TOKEN_REFUSED[error.status]}") from None
         raise RefusedError(f"{url} is no hub for us: it answered {error.status} {error.message}.") from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = getattr(error.certificate_error, "verify_message", "") or error.certificate_error
+        raise RefusedError(
+            f"The certificate of {url} is not to be trusted: {str(reason).rstrip('.')}. Where its CA is one of your "
+            "own, name the CA's file in SSL_CERT_FILE."
+        ) from None
     except aiohttp.InvalidURL:
         raise RefusedError(f"{url!r} is no address of a hub. One looks like ws://127.0.0.1:8080/ws.") from None
 

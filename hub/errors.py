@@ -12,8 +12,15 @@ class Code(StrEnum):
     BAD_REQUEST = "bad_request"
     BAD_CHANNEL = "bad_channel"
     UNSUPPORTED = "unsupported"
+    UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
+    UPGRADE_REQUIRED = "upgrade_required"
+    WRONG_HOST = "wrong_host"
+    FORBIDDEN_ORIGIN = "forbidden_origin"
+    STALLED = "stalled"
     TOO_LARGE = "too_large"
     TOO_MANY = "too_many"
     CANCELLED = "cancelled"
@@ -72,7 +79,27 @@ NOT_UTF8 = Close(1007, "a text frame has to be UTF-8", reconnect=False)
 TOO_MANY_ERRORS = Close(1008, "ten errors in ten seconds", reconnect=False)
 TOO_BIG = Close(1009, "the frame is over the limit", reconnect=False)
 INTERNAL = Close(1011, "an error inside the hub", reconnect=True)
+UNAUTHENTICATED = Close(4401, "no good token came in time", reconnect=False)
+NOTHING_GRANTED = Close(4403, "the token grants nothing", reconnect=False)
 STALLED = Close(4408, "nothing was read for too long", reconnect=True)
+IDLE = Close(4408, "no subscription, and no command for too long", reconnect=True)
 TOO_MANY = Close(4429, "too many connections", reconnect=True)
+TOO_FAST = Close(4429, "too many messages a second", reconnect=True)
+EXPIRED = Close(4440, "the token has expired", reconnect=True)
 
-CLOSE_CODES = (DRAIN, PROTOCOL, BINARY, NOT_UTF8, TOO_MANY_ERRORS, TOO_BIG, INTERNAL, STALLED, TOO_MANY)
+CLOSE_CODES = (
+    DRAIN,
+    PROTOCOL,
+    BINARY,
+    NOT_UTF8,
+    TOO_MANY_ERRORS,
+    TOO_BIG,
+    INTERNAL,
+    UNAUTHENTICATED,
+    NOTHING_GRANTED,
+    STALLED,
+    IDLE,
+    TOO_MANY,
+    TOO_FAST,
+    EXPIRED,
+)

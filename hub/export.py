@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import FileSizeColumn, Progress, SpinnerColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from hub import query
 from hub.errors import CommandError, SetupError
@@ -39,7 +39,7 @@ async def write(connection: Connection, wanted: Query, out: IO[bytes], *, csv: b
         advance(len(data))
 
     try:
-        with _progress() as advance:
+        with _progress(out) as advance:
             async with opened(connection, wanted) as export:
                 if gap := export.head.get("gap"):
                     print(f"pghub: a gap before the first event ({gap})", file=sys.stderr)
@@ -82,12 +82,12 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
-    """Takes how many bytes were written; a person at a terminal sees them."""
-    if not sys.stderr.isatty():
+def _progress(out: IO[bytes]) -> Iterator[Callable[[int], None]]:
+    """Takes how many bytes were written; a person at a terminal sees that, who does not see the events themselves."""
+    if not sys.stderr.isatty() or out.isatty():
         yield lambda _: None
         return
-    columns = SpinnerColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn()
+    columns = SpinnerColumn(), FileSizeColumn(), TransferSpeedColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda count: bar.advance(task, count)

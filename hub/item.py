@@ -75,6 +75,11 @@ def row(data: bytes, channel: str | None = None) -> bytes:
     return b"%b\t%b\t%b\n" % (_escaped(item.channel.encode()), _escaped(bytes(item.payload)), _escaped(tags))
 
 
+def channel_of(row: bytes) -> str:
+    """The channel in what `row` has made."""
+    return row.partition(b"\t")[0].replace(b"\\\\", b"\\").decode()
+
+
 def _quoted(tag: bytes) -> bytes:
     """As an element of an array."""
     return b'"%b"' % tag.replace(b"\\", b"\\\\").replace(b'"', b'\\"')

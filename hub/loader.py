@@ -60,7 +60,7 @@ def progress(file: File) -> Iterator[AsyncGenerator[bytes]]:
 
 def sentence(name: str, error: CommandError) -> str:
     """What a person is told."""
-    place = "" if error.field is None else f"{name}, {error.field}: "
+    place = "" if error.field is None else f"{'standard input' if name == '-' else name}, {error.field}: "
     return f"{place}{' '.join(error.message.split())} Nothing was loaded."
 
 

@@ -35,6 +35,17 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root.setLevel(level.upper())
     # Each try of the pool to get a connection back, with a traceback; the listener says once that Postgres is gone.
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what asyncpg leaves behind when a connection is lost while a COPY waits for what to send.
+
+    That is a future which nobody can reach, to ask it; whoever copied says what has happened.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    unasked = record.getMessage().startswith("Future exception was never retrieved")
+    return not (unasked and error is not None and type(error).__qualname__ == "ConnectionDoesNotExistError")
 
 
 def _renderer(stream: TextIO) -> list[Any]:

@@ -37,6 +37,24 @@ def matches(pattern: str, channel: str) -> bool:
     return len(wanted) == len(words) and all(want in ("*", word) for want, word in zip(wanted, words, strict=True))
 
 
+def covers(granted: str, wanted: str) -> bool:
+    """Whether all channels that `wanted` means, a channel or a pattern, are ones that `granted` means.
+
+    No pattern covers the hub's own names; each of them is covered by itself.
+    """
+    if channels.is_own(wanted):
+        return granted == wanted
+    grants, wants = granted.split("."), wanted.split(".")
+    if grants[-1] == "**":
+        grants.pop()
+        if len(wants) <= len(grants):
+            return False
+        wants = wants[: len(grants)]
+    elif wants[-1] == "**":
+        return False
+    return len(grants) == len(wants) and all(grant in ("*", want) for grant, want in zip(grants, wants, strict=True))
+
+
 def regex(pattern: str) -> str:
     """The regular expression, as Postgres writes them, of the channels that `pattern` means."""
     return "^" + r"\.".join(_word(word) for word in pattern.split(".")) + "$"
@@ -83,6 +101,18 @@ class Matcher:
             found += [rest.pattern for rest in rests if rest.pattern is not None]
             nodes = [below for node in nodes for key in (word, "*") if (below := node.get(key)) is not None]
         return found + [node.pattern for node in nodes if node.pattern is not None]
+
+    def covers(self, wanted: str) -> bool:
+        """Whether one of the patterns covers `wanted`, a channel or a pattern."""
+        if channels.is_own(wanted):
+            return False
+        nodes = [self._root]
+        for word in wanted.split("."):
+            if any(node["**"].pattern is not None for node in nodes if "**" in node):
+                return True
+            keys = {word, "*"} if word != "**" else ()
+            nodes = [below for node in nodes for key in keys if (below := node.get(key)) is not None]
+        return any(node.pattern is not None for node in nodes)
 
 
 class _Node(dict[str, "_Node"]):

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from hub import client
 from hub.errors import SetupError
 
@@ -87,8 +85,7 @@ class Printer:
     def take(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "events":
-                lines = [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in message["events"]]
-                sys.stdout.buffer.write(b"".join(lines))
+                sys.stdout.buffer.write(b"".join(event + b"\n" for event in message["events"]))
                 sys.stdout.buffer.flush()
             case "gap":
                 _say(_loss(message))

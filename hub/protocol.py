@@ -7,6 +7,7 @@ ignore a newer client's filter); clients are asked to ignore what they do not kn
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -181,6 +182,13 @@ def check_publish(command: Publish) -> str:
 
 def welcome(**fields: Any) -> bytes:
     return orjson.dumps({"type": "welcome", "protocol": VERSION, **fields})
+
+
+def authenticated(command_id: int, subject: str | None, expires: float | None) -> bytes:
+    """`expires` is in seconds since 1970."""
+    until = None if expires is None else datetime.fromtimestamp(expires, UTC)
+    fields = {"type": "authenticated", "id": command_id, "subject": subject, "expires": until}
+    return orjson.dumps(fields, option=orjson.OPT_UTC_Z)
 
 
 def subscribed(

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import resource
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
 
-from hub import assets, cursor, demo, event, loop, stats
-from hub.errors import SetupError
+from hub import assets, demo, event, loop, source, stats
+from hub.certificate import Certificate
+from hub.errors import CommandError, SetupError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
 from hub.postgres import retention, watched
+from hub.postgres.authorize import Authorizing
 from hub.postgres.codecs import set_stream_codecs
-from hub.postgres.connect import Pool, Target, connect, connect_listening, pool
+from hub.postgres.connect import Pool, Target, connect, connect_listening, connected, pool
 from hub.postgres.embedded import Embedded
 from hub.postgres.history import History
 from hub.postgres.items import Items
@@ -29,15 +30,18 @@ from hub.postgres.listening import Notification
 from hub.postgres.log import Log
 from hub.postgres.migrate import migrate
 from hub.postgres.publisher import Publisher
+from hub.postgres.retention import Keep
 from hub.postgres.tail import BELL, PLAN, SESSION, Tail
 from hub.postgres.watched import Watched
-from hub.settings import Database, Settings
+from hub.settings import Settings
+from hub.signals import Signals
+from hub.tokens import Tokens
 from hub.web.access import Access
+from hub.web.addresses import Proxies, networks
 from hub.web.app import Web
 from hub.web.ports import Limits, Ports
+from hub.web.server import Endpoint, serving
 
-_GOODBYE: Final = 1.0  # seconds that clients get to leave in
-_MAX_LINE: Final = 2 * cursor.MAX_LENGTH  # of a request: a cursor may stand in the URL, and in a header
 _READERS: Final = 4  # connections that replays share
 _FIRST_READ: Final = 30.0  # seconds that the first look at the log may take
 
@@ -52,57 +56,38 @@ class Running:
     dsn: str
 
 
-@contextlib.asynccontextmanager
-async def database(settings: Database) -> AsyncIterator[Embedded | str]:
-    """The Postgres that the settings name: its URL, or the embedded one, started and at the end stopped."""
-    if settings.database_url is not None:
-        yield settings.database_url
-        return
-    async with Embedded(settings.folder, bin_dir=settings.pg_bin) as embedded:
-        yield embedded
-
-
-def target(settings: Database, dsn: str) -> Target:
-    """How the pool connects."""
-    return Target(dsn, pgbouncer=settings.pgbouncer, ssl=settings.tls(), direct_tls=settings.direct_tls)
-
-
-def direct_target(settings: Database, dsn: str) -> Target:
-    """How connections of their own connect, which PgBouncer must not come between."""
-    return Target(settings.direct_url or dsn, ssl=settings.tls(), direct_tls=settings.direct_tls)
-
-
 async def run(settings: Settings, *, with_demo: bool = False, on_ready: Callable[[Running], None]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises SetupError for what the person who started it can put right.
     """
     check_address(settings)
-    settings.tls()
     raise_file_limit()
-    stop = asyncio.Event()
-    running_loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        running_loop.add_signal_handler(name, stop.set)
-    async with database(settings) as source:
-        dsn = source if isinstance(source, str) else source.dsn
-        async with hub(settings, dsn, with_demo=with_demo) as (url, tasks):
-            if isinstance(source, Embedded):
-                tasks.append(_task(source.supervise()))
+    signals = Signals()
+    signals.listen()
+    async with source.database(settings) as found:
+        dsn = source.dsn(found)
+        async with hub(settings, dsn, with_demo=with_demo, signals=signals) as (url, tasks):
+            if isinstance(found, Embedded):
+                tasks.append(_task(found.supervise()))
             on_ready(Running(url, dsn))
-            await _until(stop, tasks)
+            await _until(signals.stop, tasks)
             log.info("stopping")
 
 
 @contextlib.asynccontextmanager
 async def hub(
-    settings: Settings, dsn: str, *, with_demo: bool = False
+    settings: Settings, dsn: str, *, with_demo: bool = False, signals: Signals | None = None
 ) -> AsyncIterator[tuple[str, list[asyncio.Task[Any]]]]:
     """The hub on a database that is there: its address, and the tasks none of which may end.
 
     Leaving takes it down: no new connections, goodbye to the clients, then the tasks, the pool last.
     """
-    pooled, direct = target(settings, dsn), direct_target(settings, dsn)
+    signals = signals or Signals()
+    endpoint = _endpoint(settings, signals)
+    access = Access(settings.host, settings.origin_list, Proxies(networks(settings.trusted_proxies)))
+    tokens = _tokens(settings, signals)
+    pooled, direct = source.target(settings, dsn), source.direct_target(settings, dsn)
     await _prepare(direct)
     async with contextlib.AsyncExitStack() as stack:
         opened = await stack.enter_async_context(pool(pooled, min_size=settings.pool_min, max_size=settings.pool_max))
@@ -113,11 +98,11 @@ async def hub(
         # The parts know one another through plain calls, so who is made first is told of the others by name.
         history = Log(readers, fresh=lambda: tail.fresh())
         fanout = Fanout(history, max_buffer=settings.max_buffer)
-        pulse = Pulse(fanout.heartbeat, heartbeat=settings.heartbeat, stall_timeout=settings.stall_timeout)
+        pulse = _pulse(settings, fanout)
         listener = _listener(direct, fanout, lambda: tail.wake())
         tail = _tail(direct, fanout, listener)
         publisher = Publisher(opened)
-        keep = retention.run(readers, age=settings.retention_age, count=settings.retention_count or None)
+        keep = retention.run(readers, _keep(settings))
         tasks = [_task(work) for work in (listener.run(), tail.run(), publisher.run(), pulse.run(), keep)]
         stack.push_async_callback(_cancel, tasks)
         await listener.prove(publisher.prove)
@@ -125,21 +110,28 @@ async def hub(
         tasks.append(_task(stats.run(fanout, listener)))
         if with_demo:
             tasks.append(_task(demo.run(lambda: connect(direct, purpose="demo"), assets.folder("sql"))))
+        authorizing = None if tokens is None else await _authorizing(opened, settings.authorize_cache)
+        if authorizing is not None:
+            tasks.append(_task(authorizing.run()))
         ports = Ports(
             fanout=fanout,
             pulse=pulse,
             listener=listener,
             publisher=publisher,
-            watched=Watched(streams, opened),
-            posting=Items(opened, streams),
-            past=History(opened, streams, verify=history.verify),
+            watched=Watched(streams, opened, patience=settings.pool_timeout),
+            posting=Items(opened, streams, patience=settings.pool_timeout),
+            past=History(opened, streams, verify=history.verify, patience=settings.pool_timeout),
             ready=lambda: _reasons(listener, tail),
             limits=_limits(settings),
             heartbeat=settings.heartbeat,
             stall_timeout=settings.stall_timeout,
             compression=settings.compression == "on",
+            tokens=tokens,
+            authorizing=authorizing,
+            auth_timeout=settings.auth_timeout,
         )
-        url = await stack.enter_async_context(_serve(settings, ports, demo.START if with_demo else ()))
+        site = _site(ports, access, with_demo=with_demo)
+        url = await stack.enter_async_context(serving(site, endpoint, hurry=signals.hurry))
         log.info("serving", url=url, loop=loop.running())
         yield url, tasks
 
@@ -156,13 +148,41 @@ def _streams(settings: Settings, direct: Target) -> contextlib.AbstractAsyncCont
     )
 
 
+def _pulse(settings: Settings, fanout: Fanout) -> Pulse:
+    return Pulse(
+        fanout.heartbeat,
+        heartbeat=settings.heartbeat,
+        stall_timeout=settings.stall_timeout,
+        idle_timeout=settings.idle_timeout,
+    )
+
+
 def check_address(settings: Settings) -> None:
     """Refuse to be open to other machines: without tokens whoever reaches the hub may read all of it."""
-    if settings.host not in ("localhost", "127.0.0.1", "::1"):
+    if settings.host not in ("localhost", "127.0.0.1", "::1") and not settings.wants_tokens:
         raise SetupError(
-            f"The hub has no secret, so it is open to all who can reach it, and {settings.host!r} is more "
-            "than this machine. Leave HUB_HOST at 127.0.0.1 and put a proxy with a login before it."
+            f"The hub has no secret, so it is open to all who can reach it, and {settings.host!r} is more than this "
+            "machine. Set HUB_SECRET or HUB_PUBLIC_KEY, or leave HUB_HOST at 127.0.0.1."
         )
+
+
+def _tokens(settings: Settings, signals: Signals) -> Tokens | None:
+    """What tells good tokens from others; None leaves the hub open."""
+    if not settings.wants_tokens:
+        return None
+    tokens = Tokens(secret=settings.secret, public_key=settings.public_key, audience=settings.audience)
+    if settings.public_key is not None:
+        signals.reread("public keys", tokens.reload)
+    return tokens
+
+
+async def _authorizing(opened: Pool, keep: float) -> Authorizing:
+    authorizing = Authorizing(opened, keep=keep)
+    try:
+        await authorizing.look()
+    except CommandError as error:
+        raise SetupError(f"The hub cannot tell whether there is a hub.authorize. {error.message}") from None
+    return authorizing
 
 
 def raise_file_limit() -> None:
@@ -173,12 +193,9 @@ def raise_file_limit() -> None:
 
 
 async def _prepare(direct: Target) -> None:
-    connection = await connect(direct, purpose="migrate")
-    try:
+    async with connected(direct, purpose="migrate") as connection:
         for name in await migrate(connection, assets.folder("sql")):
             log.info("migrated", migration=name)
-    finally:
-        await connection.close()
 
 
 def _listener(direct: Target, fanout: Fanout, wake: Callable[[], None]) -> Listener:
@@ -227,42 +244,42 @@ def _reasons(listener: Listener, tail: Tail) -> list[str]:
     ]
 
 
+def _keep(settings: Settings) -> Keep:
+    return Keep(settings.retention_age, settings.retention_count or None, settings.retention_bytes)
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         clients=settings.max_clients,
+        per_address=settings.max_clients_per_address,
+        rate=settings.max_rate or math.inf,
         channels=settings.max_channels,
         frame=settings.max_frame,
         buffer=settings.max_buffer,
     )
 
 
-@contextlib.asynccontextmanager
-async def _serve(settings: Settings, ports: Ports, start: Sequence[tuple[str, str]]) -> AsyncIterator[str]:
-    access = Access(settings.host, settings.origin_list)
-    site = Web(ports, access=access, static=assets.folder("static"), start=start)
-    runner = web.AppRunner(
-        site.app, access_log=None, shutdown_timeout=_GOODBYE, max_line_size=_MAX_LINE, max_field_size=_MAX_LINE
+def _endpoint(settings: Settings, signals: Signals) -> Endpoint:
+    """Where to serve. A certificate is read again when the process is told so."""
+    tls = None
+    if settings.tls_cert is not None:
+        certificate = Certificate(settings.tls_cert, settings.tls_key)
+        signals.reread("certificate", certificate.reload)
+        tls = certificate.context
+    elif settings.tls_key is not None:
+        raise SetupError("HUB_TLS_KEY is set and HUB_TLS_CERT is not. Set both, or neither.")
+    return Endpoint(
+        settings.host,
+        settings.port,
+        reuse_port=settings.reuse_port,
+        tls=tls,
+        handshake_timeout=settings.handshake_timeout,
+        drain_seconds=settings.drain_seconds,
     )
-    await runner.setup()
-    try:
-        tcp = web.TCPSite(runner, settings.host, settings.port, backlog=4096, reuse_port=settings.reuse_port)
-        try:
-            await tcp.start()
-        except OSError as error:
-            raise SetupError(_bind_failure(settings, error)) from None
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        yield f"http://{host}:{tcp.port}"
-        await tcp.stop()
-        await site.drain(_GOODBYE)
-    finally:
-        await runner.cleanup()
 
 
-def _bind_failure(settings: Settings, error: OSError) -> str:
-    return (
-        f"The hub cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-        "Stop what uses it, or choose another one with --port (0 takes a free one)."
-    )
+def _site(ports: Ports, access: Access, *, with_demo: bool) -> Web:
+    return Web(ports, access=access, static=assets.folder("static"), start=demo.START if with_demo else ())
 
 
 def _task(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

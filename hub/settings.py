@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from hub import duration
 from hub.errors import SetupError
 from hub.loop import Name as Loop
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SIZES = {"KB": 10, "MB": 20, "GB": 30, "TB": 40}
 _positive = validators.Number(gt=0)
 
 
@@ -37,11 +37,11 @@ class Database:
     database_url: Annotated[
         str | None,
         Parameter(help="Postgres to use, as a URL. Without one the hub runs an embedded Postgres."),
-    ] = None
+    ] = field(default=None, repr=False)  # there may be a password in it
     direct_url: Annotated[
         str | None,
         Parameter(help="The same database without PgBouncer between, for what PgBouncer cannot carry."),
-    ] = None
+    ] = field(default=None, repr=False)
     pgbouncer: Annotated[
         bool, Parameter(help="The database URL leads through PgBouncer: no prepared statements.", negative="")
     ] = False
@@ -70,25 +70,32 @@ class Database:
     def folder(self) -> Path:
         return (self.data_dir or default_data_dir()).expanduser().absolute()
 
-    def tls(self) -> ssl.SSLContext | None:
-        """The TLS context that the certificate settings ask for; None leaves it to the URL's sslmode."""
-        if self.database_ca is None and self.database_cert is None:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=self.database_ca)
-            if self.database_cert is not None:
-                context.load_cert_chain(self.database_cert, self.database_key)
-        except (OSError, ssl.SSLError) as error:
-            raise SetupError(
-                f"The TLS files for Postgres cannot be used: {error}. "
-                "Check HUB_DATABASE_CA, HUB_DATABASE_CERT and HUB_DATABASE_KEY."
-            ) from None
-        return context
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Whose tokens are good."""
+
+    secret: Annotated[
+        str | None,
+        Parameter(help="Clients need tokens; those by HS256 with this secret are good. 32 bytes or more."),
+    ] = field(default=None, repr=False)
+    public_key: Annotated[
+        Path | None,
+        Parameter(
+            help="Clients need tokens; those by RS256, ES256 or EdDSA with a key of this file, PEM or JWKS, are good."
+        ),
+    ] = None
+    audience: Annotated[str | None, Parameter(help="What tokens have to name as their audience (`aud`).")] = None
+
+    @property
+    def wants_tokens(self) -> bool:
+        return self.secret is not None or self.public_key is not None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Settings(Database):
+class Settings(Keys, Database):
     """All that `pghub serve` takes."""
 
     host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1"
@@ -107,14 +114,32 @@ class Settings(Database):
         int,
         Parameter(help="How many durable events are kept; 0 for any number.", validator=validators.Number(gte=0)),
     ] = 10_000_000
+    retention_size: Annotated[
+        str, Parameter(help="About how much durable events may take on the disk: 500MB, 10GB, or any.")
+    ] = "10GB"
     pool_min: Annotated[
         int, Parameter(help="Connections of the pool that are kept open.", validator=validators.Number(gte=0))
     ] = 1
     pool_max: Annotated[int, Parameter(help="Connections of the pool at the most.", validator=_positive)] = 10
+    pool_timeout: Annotated[
+        float, Parameter(help="Seconds that a request waits for a connection, before it gets 503.", validator=_positive)
+    ] = 5.0
     stream_max: Annotated[
         int, Parameter(help="Exports, tables and loads streamed at the same time.", validator=_positive)
     ] = 4
-    max_clients: Annotated[int, Parameter(help="Websockets at the most.", validator=_positive)] = 20_000
+    max_clients: Annotated[int, Parameter(help="Websockets and live streams at the most.", validator=_positive)] = (
+        20_000
+    )
+    max_clients_per_address: Annotated[
+        int, Parameter(help="Websockets and live streams of one address; of IPv6, a /64 is one.", validator=_positive)
+    ] = 10_000
+    max_rate: Annotated[
+        int,
+        Parameter(
+            help="Messages of one client a second; twice that may come at once. 0 for any number.",
+            validator=validators.Number(gte=0),
+        ),
+    ] = 5_000
     max_channels: Annotated[int, Parameter(help="Subscriptions of one client.", validator=_positive)] = 1_000
     max_frame: Annotated[int, Parameter(help="Bytes of a frame from a client.", validator=_positive)] = 1 << 20
     max_buffer: Annotated[
@@ -132,18 +157,65 @@ class Settings(Database):
         Parameter(help="Seconds after which a client that reads nothing is cut off.", validator=_positive),
     ] = 120.0
 
+    handshake_timeout: Annotated[
+        float,
+        Parameter(help="Seconds in which a connection has to ask for something, or to ask again.", validator=_positive),
+    ] = 10.0
+    idle_timeout: Annotated[
+        float,
+        Parameter(
+            help="Seconds that a websocket may stay which has no subscription and sends no command.",
+            validator=_positive,
+        ),
+    ] = 600.0
+    drain_seconds: Annotated[
+        float,
+        Parameter(
+            help="Seconds in which clients are sent away, and requests can end, when the hub stops.",
+            validator=validators.Number(gte=0),
+        ),
+    ] = 5.0
+    trusted_proxies: Annotated[
+        str,
+        Parameter(help="Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas."),
+    ] = ""
+    tls_cert: Annotated[
+        Path | None, Parameter(help="The hub's own certificate with its chain, PEM: it then serves https and wss only.")
+    ] = None
+    tls_key: Annotated[Path | None, Parameter(help="The key of it, if that is in another file.")] = None
+
+    auth_timeout: Annotated[
+        float, Parameter(help="Seconds in which a websocket has to send a good token.", validator=_positive)
+    ] = 10.0
+    authorize_cache: Annotated[
+        float,
+        Parameter(
+            help="Seconds for which an answer of hub.authorize, if there is one, is kept.",
+            validator=validators.Number(gte=0),
+        ),
+    ] = 10.0
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.retention_age  # says at the start what is wrong with it
+        _ = self.retention_age, self.retention_bytes  # say at the start what is wrong with them
 
     @property
     def retention_age(self) -> timedelta | None:
         """The age after which events go; None where they stay."""
         if self.retention == "forever":
             return None
-        if (found := re.fullmatch(r"([1-9]\d{0,8})([smhd])", self.retention)) is None:
+        if (found := duration.parse(self.retention)) is None:
             raise SetupError(f"HUB_RETENTION is {self.retention!r}. Write it as 90s, 15m, 36h or 7d, or as forever.")
-        return int(found[1]) * timedelta(**{_UNITS[found[2]]: 1})
+        return found
+
+    @property
+    def retention_bytes(self) -> int | None:
+        """The size that the log may have; None for any."""
+        if self.retention_size == "any":
+            return None
+        if (found := re.fullmatch(r"([1-9]\d{0,5})([KMGT]B)", self.retention_size)) is None:
+            raise SetupError(f"HUB_RETENTION_SIZE is {self.retention_size!r}. Write it as 500MB or 10GB, or as any.")
+        return int(found[1]) << _SIZES[found[2]]
 
     @property
     def origin_list(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 // The dashboard: a client of the hub like any other. What comes from the hub is shown as text, never as HTML.
 
 import { connect, matcher } from "/client.js"
+import { askAgain, token } from "/gate.js"
+import { stored } from "/stored.js"
 import { Views } from "/views.js"
 
 const KEPT = 1_000 // entries of the feed, those that wait while it is paused counted apart
@@ -15,7 +17,7 @@ const number = new Intl.NumberFormat("en")
 const plural = (count, what) => `${number.format(count)} ${what}${count === 1 ? "" : "s"}`
 
 const address = new URLSearchParams(location.search)
-const hub = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`)
+const hub = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, { token })
 
 // Connection
 
@@ -40,13 +42,14 @@ hub.addEventListener("state", ({ detail }) => {
 })
 showState(hub)
 
-hub.subscribe(STATS, ({ payload }) => {
+const stats = hub.subscribe(STATS, ({ payload }) => {
   $("clients").textContent = number.format(payload.clients)
   $("clients-label").textContent = payload.clients === 1 ? "client" : "clients"
   if (payload.listener === postgres) return
   postgres = payload.listener
   showState(hub)
 })
+stats.ready.catch(({ code }) => code === "forbidden" && askAgain("The dashboard needs a token that grants `admin`."))
 
 // Channels: the address line remembers them, so that a view can be shared
 
@@ -414,20 +417,11 @@ const theme = name => {
   if (name) document.documentElement.dataset.theme = name
 }
 
-/** Where a browser keeps nothing for us, the choice lasts as long as the page. */
-const stored = use => {
-  try {
-    return use(localStorage)
-  } catch {
-    return null
-  }
-}
-
-theme(stored(storage => storage.getItem("theme")))
+theme(stored("localStorage", storage => storage.getItem("theme")))
 $("theme").addEventListener("click", () => {
   const now = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")
   const other = now === "dark" ? "light" : "dark"
-  stored(storage => storage.setItem("theme", other))
+  stored("localStorage", storage => storage.setItem("theme", other))
   theme(other)
   sparkline()
 })

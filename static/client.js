@@ -9,15 +9,19 @@
 // What is durable comes exactly once, and in order, however often the connection is lost: the client knows how far it
 // has got, as a cursor of the hub's, and has the rest replayed. What came by NOTIFY meanwhile is lost, as a gap tells.
 
+import { Auth } from "./auth.js"
 import { delayBefore, STEADY } from "./backoff.js"
 import { HubError } from "./errors.js"
 import { isLong, parseExact } from "./numbers.js"
+import { stream } from "./stream.js"
 import { Table } from "./table.js"
 
-export { delayBefore, HubError }
+export { delayBefore, HubError, stream }
 
-/** Close codes after which coming back is no use. */
-const FINAL = new Set([1002, 1003, 1007, 1008, 1009, 4401, 4403, 4440])
+/** Close codes after which coming back is no use, */
+const FINAL = new Set([1002, 1003, 1007, 1008, 1009])
+/** and those after which it is with another token only. */
+const TOKENS = { __proto__: null, 4401: "The hub was shown no token.", 4403: "The token grants nothing.", 4440: "The token has expired." }
 const DRAIN = 1001
 const DRAIN_SPREAD = 5_000
 const HANDSHAKE_TIMEOUT = 10_000
@@ -28,9 +32,14 @@ const MOST_ASKS = 16 // subscribes that wait for their answer: so many the hub r
 /**
  * A connection to the hub at `url`, by default the one that this module was loaded from.
  *
+ * `token` is for a hub that asks who one is: a token, or a function that returns one, or a promise of one, whenever one
+ * is needed: at first, before the last one runs out (it is renewed while all goes on), and when one was refused, with
+ * the HubError that says why. A function that throws is asked again later, as a lost connection is made again; if it
+ * throws a HubError, or returns none or the very one that was refused, the connection ends.
+ *
  * Throws what WebSocket throws for a URL that is none.
  */
-export const connect = (url = defaultUrl()) => new Hub(url)
+export const connect = (url = defaultUrl(), { token } = {}) => new Hub(url, new Auth(token))
 
 const isPattern = name => name.includes("*")
 const WILD = { __proto__: null, "*": "[^.]*", "**": ".*" }
@@ -63,8 +72,10 @@ const defaultUrl = () => {
  */
 export class Hub extends EventTarget {
   #url
+  #auth
   #socket = null
-  #welcome = null
+  #heartbeat = null // of the hub that has said welcome, in milliseconds
+  #welcome = null // once it lets this client in
   #attempt = 0
   #openedAt = 0
   #timer = null
@@ -79,9 +90,10 @@ export class Hub extends EventTarget {
   #asked = 0 // subscribes that wait for their answer
   #queue = [] // those that go out when one of these is answered
 
-  constructor(url) {
+  constructor(url, auth = new Auth()) {
     super()
     this.#url = url
+    this.#auth = auth
     this.state = "connecting"
     this.#open()
     globalThis.addEventListener?.("online", this.#online)
@@ -135,9 +147,15 @@ export class Hub extends EventTarget {
    */
   table(name, options = {}) {
     if (this.state === "closed") throw new HubError("closed", "This connection was closed.")
-    const url = new URL(this.#url, globalThis.location)
-    url.protocol = url.protocol.replace("ws", "http")
-    return new Table(name, options, { hub: this, url: new URL(`watched/${encodeURIComponent(name)}`, url) })
+    const headers = () => this.#auth.headers
+    return new Table(name, options, { hub: this, headers, url: this.#resource(`watched/${encodeURIComponent(name)}`) })
+  }
+
+  /** The tables that are watched and may be read, each {table, channel, key, columns}. Rejects where there is no hub. */
+  async tables() {
+    const response = await fetch(this.#resource("watched"), { headers: this.#auth.headers, cache: "no-store" })
+    if (!response.ok) throw new HubError(`http_${response.status}`, `The hub answered with status ${response.status}.`)
+    return (await response.json()).tables
   }
 
   /**
@@ -168,6 +186,12 @@ export class Hub extends EventTarget {
     this.#end("This connection was closed.")
   }
 
+  #resource(path) {
+    const url = new URL(this.#url, globalThis.location)
+    url.protocol = url.protocol.replace("ws", "http")
+    return new URL(path, url)
+  }
+
   // The connection
 
   #open() {
@@ -185,7 +209,12 @@ export class Hub extends EventTarget {
     if (this.#welcome && performance.now() - this.#openedAt > STEADY) this.#attempt = 0
     this.#drop()
     if (FINAL.has(code)) return this.#end(`The hub closed the connection for good, with code ${code}.`, code)
-    const delay = code === DRAIN ? Math.random() * DRAIN_SPREAD : delayBefore(this.#attempt++)
+    if (code in TOKENS && !this.#mayShowAnother(code)) return this.#end(TOKENS[code], code)
+    if (this.#auth.asking) return this.#waitForToken(code)
+    this.#wait(code === DRAIN ? Math.random() * DRAIN_SPREAD : delayBefore(this.#attempt++), code)
+  }
+
+  #wait(delay, code) {
     this.#timer = setTimeout(() => this.#open(), delay)
     this.#set("waiting", { delay, code })
   }
@@ -193,8 +222,10 @@ export class Hub extends EventTarget {
   /** Lets go of the socket, and tells those who wait for an answer that none will come. */
   #drop(error = new HubError("disconnected", "The connection was lost before the hub answered.")) {
     clearTimeout(this.#silence)
+    this.#auth.stop()
     const socket = this.#socket
     this.#socket = null
+    this.#heartbeat = null
     this.#welcome = null
     for (const each of this.#all()) {
       if (each.live) each.goOn(this.#cursor, { replayed: 0, recovered: true })
@@ -250,7 +281,7 @@ export class Hub extends EventTarget {
     } catch {
       return
     }
-    if (this.#welcome) this.#expect(2_000 * this.#welcome.heartbeat)
+    if (this.#heartbeat) this.#expect(2 * this.#heartbeat)
     switch (message?.type) {
       case "welcome":
         return this.#welcomed(message)
@@ -261,6 +292,9 @@ export class Hub extends EventTarget {
       case "cursor":
         return this.#reach(message.cursor)
       case "error":
+        if (message.id === null && message.code === "forbidden") return this.#revoked(message)
+        return this.#answer(message)
+      case "authenticated":
       case "subscribed":
       case "unsubscribed":
       case "published":
@@ -270,11 +304,71 @@ export class Hub extends EventTarget {
   }
 
   #welcomed(message) {
-    this.#welcome = message
     this.#openedAt = performance.now()
-    this.#expect(2_000 * message.heartbeat)
+    this.#heartbeat = 1_000 * message.heartbeat
+    this.#expect(2 * this.#heartbeat)
+    if (message.auth === "required") this.#authenticate(message)
+    else this.#begin(message)
+  }
+
+  #begin(welcome) {
+    this.#welcome = welcome
     this.#ask(this.#all())
     this.#set("open")
+  }
+
+  // Tokens
+
+  /** Shows the token; `welcome` is what the hub said. The first time nothing else goes on meanwhile, later all does. */
+  async #authenticate(welcome) {
+    const socket = this.#socket
+    const still = () => this.#socket === socket
+    const failed = error => {
+      if (error instanceof HubError) this.#end(error.message, 4401)
+      else if (still()) this.#closed(0)
+    }
+    const token = await this.#auth.get().catch(failed)
+    if (!token || !still()) return // whoever took the connection away has seen to the next one
+    const reject = error => still() && this.#untrusted(error, welcome)
+    this.#request({ type: "auth", token }, { resolve: message => this.#authenticated(message, welcome), reject })
+  }
+
+  #authenticated({ expires }, welcome) {
+    this.#auth.expire(expires, () => {
+      this.#auth.spoil()
+      this.#authenticate(welcome)
+    })
+    if (!this.#welcome) this.#begin(welcome)
+  }
+
+  #untrusted(error, welcome) {
+    if (error.code !== "unauthenticated") return this.#closed(0)
+    this.#auth.spoil(error)
+    this.#authenticate(welcome)
+  }
+
+  #mayShowAnother(code) {
+    if (code !== 4401) this.#auth.spoil(new HubError("unauthenticated", TOKENS[code]))
+    return this.#auth.renewable
+  }
+
+  /** Somebody is being asked for a token: no need to trouble the hub before there is one. */
+  #waitForToken(code) {
+    this.#set("waiting", { code })
+    const waits = () => this.state === "waiting" && !this.#socket
+    this.#auth.asking.then(
+      () => waits() && this.#open(),
+      () => waits() && this.#wait(delayBefore(this.#attempt++), code),
+    )
+  }
+
+  /** The hub has dropped these, which a new token no longer grants. */
+  #revoked({ code, message, channels }) {
+    const error = new HubError(code, message, channels)
+    const ended = channels.flatMap(name => this.#named(name))
+    for (const each of ended) this.#remove(each)
+    for (const each of ended) each.end(error)
+    this.#tell("error", error)
   }
 
   /** Delivers, and then moves the cursor: nothing comes between, so that an event and its cursor are never apart. */

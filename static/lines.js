@@ -1,26 +1,24 @@
-// JSON, a value a line, as it comes from a hub that may be busy, slow or gone.
+// Lines of text, as they come from a hub that may be busy, slow or gone.
 
 import { HubError } from "./errors.js"
-import { parseExact } from "./numbers.js"
 
 const MOST_PATIENCE = 30_000 // milliseconds: for the next bytes, and with a hub that says when to come again
 const PASSING = new Set([408, 425, 429]) // statuses below 500 that another try may change
 
 /**
- * The values of the lines at `url`; `reading` is an AbortController, and aborted in any case at the end.
+ * The lines at `url`, asked for with `headers`; `reading` is an AbortController, and aborted in any case at the end.
  *
  * Throws a HubError for an answer that is none; with `retryAfter`, in milliseconds, if another try may do better. A hub
  * that sends nothing for half a minute is given up, with an AbortError.
  */
-export async function* lines(url, reading) {
+export async function* lines(url, headers, reading, patience = MOST_PATIENCE) {
   let silence
   const expect = () => {
     clearTimeout(silence)
-    silence = setTimeout(() => reading.abort(), MOST_PATIENCE)
+    silence = setTimeout(() => reading.abort(), patience)
   }
   expect()
   try {
-    const headers = { Accept: "application/x-ndjson" }
     const response = await fetch(url, { headers, cache: "no-store", signal: reading.signal })
     if (!response.ok) throw await refusal(response)
     let rest = ""
@@ -31,9 +29,9 @@ export async function* lines(url, reading) {
       expect()
       const parts = (rest + value).split("\n")
       rest = parts.pop()
-      for (const line of parts) yield parseExact(line)
+      yield* parts
     }
-    if (rest) yield parseExact(rest)
+    if (rest) yield rest
   } finally {
     clearTimeout(silence)
     reading.abort()

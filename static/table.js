@@ -3,6 +3,7 @@
 import { delayBefore, STEADY } from "./backoff.js"
 import { HubError } from "./errors.js"
 import { lines } from "./lines.js"
+import { parseExact } from "./numbers.js"
 
 const MOST_ROWS = 100_000
 
@@ -33,6 +34,7 @@ export class Table {
   channel = null
   #hub
   #url
+  #headers
   #max
   #listeners
   #subscription = null
@@ -44,10 +46,11 @@ export class Table {
   #resolve
   #reject
 
-  constructor(name, { onChange, onReset, onState, onError, max = MOST_ROWS }, { hub, url }) {
+  constructor(name, { onChange, onReset, onState, onError, max = MOST_ROWS }, { hub, url, headers }) {
     this.name = name
     this.#hub = hub
     this.#url = url
+    this.#headers = headers
     this.#max = max
     this.#listeners = { onChange, onReset, onState, onError }
     this.ready = new Promise((resolve, reject) => {
@@ -154,7 +157,9 @@ export class Table {
   async #receive(reading) {
     let head = null
     const rows = new Map()
-    for await (const value of lines(this.#url, reading)) {
+    const headers = { ...this.#headers(), Accept: "application/x-ndjson" }
+    for await (const line of lines(this.#url, headers, reading)) {
+      const value = parseExact(line)
       if (head) rows.set(identity(head.key, value), value)
       else head = checked(value)
       if (rows.size > this.#max) throw this.#tooLarge()

@@ -10,12 +10,14 @@ const room = matchMedia("(min-width: 60rem) and (min-height: 38rem)")
 export class Views {
   /** The name of the table that is shown, or is to be once the hub has told which there are; null for the feed. */
   opened
+  #hub
   #onOpen
   #grid
   #tabs
 
   constructor(hub, opened, onOpen) {
     this.opened = opened
+    this.#hub = hub
     this.#onOpen = onOpen
     this.#grid = new Grid(hub)
     this.#tabs = new Tabs($("tabs"), entry => {
@@ -41,9 +43,8 @@ export class Views {
 
   /** Asks which tables are watched. The one that is to be shown has a tab even if it is not. */
   async #refresh() {
-    const response = await fetch("/watched", { cache: "no-store" }).catch(() => null)
-    if (!response?.ok) return
-    const { tables } = await response.json()
+    const tables = await this.#hub.tables().catch(() => null)
+    if (!tables) return
     const name = this.opened
     const found = tables.find(({ table }) => table === name || table === `public.${name}`)
     const shown = name && !found ? [...tables, { table: name }] : tables

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import orjson
 import pytest
 from aiohttp import web
 
@@ -58,7 +59,11 @@ async def execute(dsn: str, statement: str, *arguments: object) -> None:
 
 
 def numbers(message: dict[str, Any]) -> list[int]:
-    return [event["payload"][0] for event in message.get("events", ())]
+    return [payload(event)[0] for event in message.get("events", ())]
+
+
+def payload(event: bytes) -> Any:
+    return orjson.loads(event)["payload"]
 
 
 async def gathered(messages: AsyncGenerator[dict[str, Any], None], until: int) -> list[int]:
@@ -74,7 +79,15 @@ async def test_it_yields_the_events_of_its_channels(hub: Hub) -> None:
     async with aclosing(follow(hub.ws, ["a", "b"])) as messages:
         assert (await following(messages, "subscribed"))["channels"] == ["a", "b"]
         await notify(hub.dsn, "b", "7")
-        assert (await following(messages, "events"))["events"][0]["payload"] == 7
+        assert payload((await following(messages, "events"))["events"][0]) == 7
+
+
+async def test_numbers_keep_all_their_digits(hub: Hub) -> None:
+    async with aclosing(follow(hub.ws, ["a"])) as messages:
+        await following(messages, "subscribed")
+        await execute(hub.dsn, "SELECT hub.publish('a', '[1.500, 12345678901234567890, 1e400]')")
+        (event,) = (await following(messages, "events"))["events"]
+    assert b'"payload":[1.500, 12345678901234567890, 1' + b"0" * 400 + b"]" in event
 
 
 async def test_it_comes_back_to_a_hub_that_went_away_and_misses_nothing(database: str, port: int) -> None:
@@ -292,6 +305,27 @@ async def test_a_heartbeat_that_stays_away_ends_the_connection() -> None:
         await following(messages, "subscribed")
         await following(messages, "subscribed")
     assert lost
+
+
+async def test_a_hub_that_has_no_room_is_asked_again_until_it_has(database: str) -> None:
+    async with (
+        running(database, max_clients_per_address=1) as hub,
+        aclosing(follow(hub.ws, ["a"])) as first,
+    ):
+        await following(first, "subscribed")
+        refused = asyncio.Event()
+        lost: list[Lost] = []
+
+        def note(each: Lost) -> None:
+            lost.append(each)
+            refused.set()
+
+        async with aclosing(follow(hub.ws, ["a"], on_lost=note)) as second:
+            waiting = asyncio.create_task(following(second, "subscribed"))
+            await refused.wait()
+            assert "429" in lost[0].reason
+            await first.aclose()
+            await waiting
 
 
 async def test_a_hub_that_cannot_serve_now_is_asked_again() -> None:

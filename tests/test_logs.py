@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
 from collections.abc import Iterator
 
+import asyncpg
 import pytest
 import structlog
 
@@ -21,6 +24,7 @@ def as_it_was() -> Iterator[None]:
     yield
     root.handlers[:], root.level = handlers, level
     logging.getLogger("asyncpg.pool").setLevel(logging.NOTSET)
+    logging.getLogger("asyncio").filters.clear()
     structlog.reset_defaults()
 
 
@@ -54,6 +58,16 @@ def test_what_is_below_the_level_is_left_out() -> None:
     structlog.get_logger().info("not this")
     structlog.get_logger().error("this")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["this"]
+
+
+async def test_a_future_that_nobody_asked_is_told_but_for_one_that_nobody_can_ask() -> None:
+    stream = io.StringIO()
+    logs.configure("info", stream)
+    for error in (ValueError("lost"), asyncpg.ConnectionDoesNotExistError("gone")):
+        asyncio.get_running_loop().create_future().set_exception(error)
+        gc.collect()
+    (line,) = stream.getvalue().splitlines()
+    assert "lost" in json.loads(line)["exception"]
 
 
 def test_an_exception_is_one_line_with_its_traceback_inside() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub import patterns
+from hub import channels, patterns
 from hub.patterns import Matcher
 
 WORDS = st.sampled_from(["a", "b", "ab", "", "a+", "$", "x y", "ü"])
@@ -67,3 +67,30 @@ def test_parts_of_words_are_not(pattern: str) -> None:
 
 def test_a_pattern_is_bounded_as_a_channel_is() -> None:
     assert "63 are the most" in (patterns.fault("*." + "x" * 62) or "")
+
+
+@given(PATTERNS | CHANNELS, PATTERNS | CHANNELS, CHANNELS)
+def test_what_is_covered_means_nothing_else(granted: str, wanted: str, channel: str) -> None:
+    if patterns.covers(granted, wanted) and patterns.matches(wanted, channel):
+        assert patterns.matches(granted, channel)
+
+
+@given(st.lists(PATTERNS, unique=True), PATTERNS | CHANNELS)
+def test_many_patterns_cover_what_one_of_them_covers(several: list[str], wanted: str) -> None:
+    expected = any(patterns.covers(pattern, wanted) for pattern in several if not channels.is_own(wanted))
+    assert Matcher(several).covers(wanted) is expected
+
+
+@given(PATTERNS | CHANNELS, PATTERNS | CHANNELS)
+def test_what_is_not_covered_means_something_else(granted: str, wanted: str) -> None:
+    """Words that stand in no pattern, one or two for a `**`, are all that it takes to find it."""
+    if channels.is_own(wanted) or patterns.covers(granted, wanted):
+        return
+    found = [wanted.replace("**", rest).replace("*", "new") for rest in ("new", "new.new")]
+    assert not all(patterns.matches(granted, channel) for channel in found)
+
+
+@pytest.mark.parametrize("granted", ["**", "*", "$*", "hub_bell"])
+def test_no_other_name_covers_one_of_the_hubs_own(granted: str) -> None:
+    assert not patterns.covers(granted, "$hub")
+    assert patterns.covers("$hub", "$hub")

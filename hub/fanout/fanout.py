@@ -28,6 +28,7 @@ from hub.snapshot import NOTHING
 
 _JOINS: Final = 16  # subscribes under way of one session
 _BEGINNING: Final = Cursor(0, NOTHING)
+_UNSUBSCRIBED: Final = Code.CANCELLED, "The subscribe was cancelled by an unsubscribe."
 
 
 @dataclass(slots=True)
@@ -215,10 +216,12 @@ class Fanout:
         session.write(session.framing.confirmed(reply, cursor))
         return True
 
-    def unsubscribe(self, session: Session, names: Iterable[str], reply: bytes) -> None:
-        """The opposite: nothing of `names` follows `reply`. A join that has one of them is given up."""
+    def unsubscribe(
+        self, session: Session, names: Iterable[str], reply: bytes, because: tuple[Code, str] = _UNSUBSCRIBED
+    ) -> None:
+        """The opposite: nothing of `names` follows `reply`. A join that has one of them is given up, `because`."""
         gone = frozenset(names)
-        self._cancel(session, gone)
+        self._cancel(session, gone, because)
         removed = session.selection.names & gone
         self._sweep.settle(session)
         self._change(session, session.selection.without(removed))
@@ -227,7 +230,7 @@ class Fanout:
         session.send(reply)
         self._replays.advance(session)
 
-    def _cancel(self, session: Session, names: frozenset[str]) -> None:
+    def _cancel(self, session: Session, names: frozenset[str], because: tuple[Code, str]) -> None:
         cancelled = [join for join in session.joins if names & join.selection.names]
         if not cancelled:
             return
@@ -235,8 +238,7 @@ class Fanout:
         session.joins = tuple(join for join in session.joins if join not in cancelled)
         for join in cancelled:
             concerned = tuple(sorted(names & join.selection.names))
-            refusal = CommandError(Code.CANCELLED, "The subscribe was cancelled by an unsubscribe.", channels=concerned)
-            refusal.command_id = join.id
+            refusal = CommandError(*because, command_id=join.id, channels=concerned)
             session.send(protocol.error(refusal))
 
     def _change(self, session: Session, selection: Selection) -> None:
@@ -300,10 +302,10 @@ class Fanout:
     # Signs of life
 
     def heartbeat(self, session: Session) -> bytes:
-        """What a session gets that has heard nothing for a while: the cursor it has reached, if that is another."""
+        """What a session gets that has heard nothing for a while: the cursor it has reached, if that is to be told."""
         framing = session.framing
         owed = session.group.owed(session) if session.group else True
-        if owed or session.told is self.position:
+        if owed or (session.told is self.position and not framing.repeats):
             return framing.sign(None)
         session.told = self.position
         if self._signs[0] is not self.position:

@@ -19,6 +19,10 @@ class Framing(Protocol):
     def ping(self) -> bytes:
         """What is answered at once by a client that lives; empty where clients cannot answer."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a sign of life has the cursor even where the one before had it."""
+
     def shared(self, message: bytes, cursor: str | None, /) -> bytes:
         """A message that is made once for many."""
 
@@ -37,6 +41,7 @@ class Framing(Protocol):
 
 class _Websocket:
     ping = frames.PING
+    repeats = False
     _alive = frames.text(protocol.heartbeat(None))
 
     def shared(self, message: bytes, _cursor: str | None, /) -> bytes:
@@ -67,6 +72,7 @@ class _ServerSent:
     """
 
     ping = b""
+    repeats = True
 
     def shared(self, message: bytes, cursor: str | None, /) -> bytes:
         if b"\n" in message or b"\r" in message:  # between the tokens of a payload, which a NOTIFY may have anyhow

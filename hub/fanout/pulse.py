@@ -2,16 +2,18 @@
 
 Every session is visited twice a heartbeat. A browser does not see ping frames, so a session that nothing was
 written to since the last visit gets a message too. While bytes wait in its buffer no pong can be expected;
-then only a buffer that stays as full as it was counts against it.
+then only a buffer that stays as full as it was counts against it. Who is subscribed to nothing and asks for nothing is
+there for nothing, and is sent away in the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hub.errors import STALLED
+from hub.errors import IDLE, STALLED, Close
 from hub.fanout.sessions import Session
 
 _SLOTS = 16
@@ -27,15 +29,24 @@ class Beat:
     unsent: int = 0
     shrunk: float = 0.0  # loop time when the buffer was last seen to shrink
     silent: int = 0  # visits since anything was heard
+    idle: int = 0  # visits without a subscription since anything was asked for
 
 
 class Pulse:
-    """Visits sessions; `heartbeat` and `stall_timeout` are seconds. `sign` makes the frame that says the hub lives."""
+    """Visits sessions; `heartbeat` and the timeouts are seconds. `sign` makes the frame that says the hub lives."""
 
-    def __init__(self, sign: Callable[[Session], bytes], *, heartbeat: float, stall_timeout: float) -> None:
+    def __init__(
+        self,
+        sign: Callable[[Session], bytes],
+        *,
+        heartbeat: float,
+        stall_timeout: float,
+        idle_timeout: float = math.inf,
+    ) -> None:
         self._sign = sign
         self._interval = heartbeat / 2 / _SLOTS
         self._stall_timeout = stall_timeout
+        self._idle_visits = 2 * idle_timeout / heartbeat
         self._slots: list[dict[Session, None]] = [{} for _ in range(_SLOTS)]
         self._next = 0
 
@@ -53,6 +64,11 @@ class Pulse:
         """Something came from the other side, whatever it was."""
         if isinstance(beat := session.pulse, Beat):
             beat.silent = 0
+
+    def asked(self, session: Session) -> None:
+        """There was a command."""
+        if isinstance(beat := session.pulse, Beat):
+            beat.idle = 0
 
     async def run(self) -> None:
         while True:
@@ -76,9 +92,16 @@ class Pulse:
         framing = session.framing
         beat.silent += bool(framing.ping)
         if beat.silent > _PATIENCE:
-            session.write(framing.goodbye(STALLED))
-            session.outlet.abort()
+            self._end(session, STALLED)
+            return
+        beat.idle = 0 if session.selection.names or session.joins else beat.idle + 1
+        if beat.idle > self._idle_visits:
+            self._end(session, IDLE)
             return
         quiet = session.after == beat.after
         beat.after = session.after
         session.write(framing.ping + self._sign(session) if quiet else framing.ping)
+
+    def _end(self, session: Session, close: Close) -> None:
+        session.write(session.framing.goodbye(close))
+        session.outlet.abort()

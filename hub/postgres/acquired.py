@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, cast
 
 import asyncpg
@@ -11,12 +11,15 @@ import asyncpg
 from hub.errors import Code, CommandError
 from hub.postgres.connect import Connection, Pool
 
+PATIENCE: Final = 5.0
+"""Seconds to wait for a connection, where nobody says otherwise."""
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What using a connection may raise."""
+_RESET: Final = 10.0  # seconds
 
 
 @asynccontextmanager
-async def acquired(pool: Pool, patience: float = 5.0) -> AsyncIterator[Connection]:
+async def acquired(pool: Pool, patience: float = PATIENCE) -> AsyncIterator[Connection]:
     """A connection of `pool`. Raises CommandError (`unavailable`) where none comes within `patience` seconds."""
     try:
         connection = await pool.acquire(timeout=patience)
@@ -29,4 +32,6 @@ async def acquired(pool: Pool, patience: float = 5.0) -> AsyncIterator[Connectio
     try:
         yield cast("Connection", connection)
     finally:
-        await pool.release(connection)
+        # One that cannot be made as new is closed, and what it was used for is done. asyncpg would take `patience`.
+        with suppress(*FAILURES):
+            await pool.release(connection, timeout=_RESET)

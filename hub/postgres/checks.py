@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from hub.errors import SetupError
-from hub.postgres.connect import Connection, Target, connect, connect_listening, connected
+from hub.postgres.connect import Connection, Target, connect_listening, connected
+from hub.postgres.listening import ListeningConnection
 from hub.postgres.migrate import pending
 
 _QUEUE_FULL = 0.5  # of Postgres's notification queue; at 1.0 every NOTIFY fails
@@ -41,7 +42,8 @@ async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Fi
         if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.watched')") is not None:
             for finding in await _watched(connection):
                 yield finding
-    yield await _notifications(pooled, direct)
+    for finding in await _ways(pooled, direct):
+        yield finding
 
 
 async def _server(connection: Connection) -> Finding:
@@ -129,11 +131,27 @@ async def _watched(connection: Connection) -> list[Finding]:
     return wrong
 
 
-async def _notifications(pooled: Target, direct: Target) -> Finding:
+async def _ways(pooled: Target, direct: Target) -> list[Finding]:
+    """Whether the way of the pool is what the settings say, and whether the listener's brings what it is to bring."""
+    listening = await connect_listening(direct, purpose="doctor")
+    try:
+        async with connected(pooled, purpose="doctor") as sending:
+            return [*await _pooler(pooled, sending), await _notifications(listening, sending)]
+    finally:
+        listening.terminate()
+
+
+async def _pooler(pooled: Target, sending: Connection) -> list[Finding]:
+    """PgBouncer, and what is like it, gives its clients other process numbers than Postgres's."""
+    if pooled.pgbouncer or await sending.fetchval("SELECT pg_catalog.pg_backend_pid()") == sending.get_server_pid():
+        return []
+    text = "PgBouncer, or what is like it, answers. Unless it pools sessions, set HUB_PGBOUNCER=1."
+    return [Finding("warn", "pool", text)]
+
+
+async def _notifications(listening: ListeningConnection, sending: Connection) -> Finding:
     """Send a NOTIFY by the way of the pool and wait for it on a connection like the listener's."""
     channel, arrived = f"hub_probe_{secrets.token_hex(8)}", asyncio.Event()
-    listening = await connect_listening(direct, purpose="doctor")
-    sending = await connect(pooled, purpose="doctor")
     try:
         listening.on_notification = lambda _: arrived.set()
         await listening.listen([channel])
@@ -147,8 +165,4 @@ async def _notifications(pooled: Target, direct: Target) -> Finding:
             "set HUB_DIRECT_URL to the same database without it."
         )
         return Finding("fail", "notify", text)
-    else:
-        return Finding("ok", "notify", f"arrives, in {1000 * (time.perf_counter() - started):.1f} ms")
-    finally:
-        listening.terminate()
-        sending.terminate()
+    return Finding("ok", "notify", f"arrives, in {1000 * (time.perf_counter() - started):.1f} ms")

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 import asyncpg
 
 from hub.errors import SetupError
+from hub.postgres import tls
 from hub.postgres.codecs import set_codecs
 from hub.postgres.listening import ListeningConnection
 from hub.postgres.record import Record
@@ -55,7 +56,7 @@ class Target:
 
     dsn: str = field(repr=False)
     pgbouncer: bool = False
-    ssl: ssl.SSLContext | None = None
+    files: tls.Files = tls.NO_FILES
     direct_tls: bool = False
     timeout: float = 10.0
     command_timeout: float = 60.0
@@ -122,8 +123,9 @@ async def pool(
         await codecs(connection)
 
     try:
+        options = _options(target, purpose, settings)
         opened = await asyncpg.create_pool(
-            **_options(target, purpose, settings), min_size=min_size, max_size=max_size, init=init
+            **options, min_size=min_size, max_size=max_size, init=init, connect=_dialling(target)
         )
     except _FAILURES as error:
         _explain(target, error)
@@ -135,8 +137,21 @@ async def pool(
                 await opened.close()
 
 
+def _dialling(target: Target) -> Any:
+    """How a pool makes its connections: by certificates as they are then, not as they were when it was opened."""
+
+    async def dial(*arguments: Any, **options: Any) -> Any:
+        try:
+            context = tls.context(target.files, target.dsn)
+        except SetupError as error:  # which nobody expects of a pool in use
+            raise ConnectionError(str(error)) from None
+        return await asyncpg.connect(*arguments, **options | ({} if context is None else {"ssl": context}))
+
+    return dial
+
+
 def _options(target: Target, purpose: str, settings: Mapping[str, str]) -> dict[str, Any]:
-    _split(target.dsn)
+    split(target.dsn)
     options: dict[str, Any] = {
         "dsn": target.dsn,
         "timeout": target.timeout,
@@ -144,8 +159,8 @@ def _options(target: Target, purpose: str, settings: Mapping[str, str]) -> dict[
         "record_class": Record,
         "server_settings": {"application_name": f"pghub {purpose}"},
     }
-    if target.ssl is not None:
-        options["ssl"] = target.ssl
+    if (context := tls.context(target.files, target.dsn)) is not None:
+        options["ssl"] = context
     if target.direct_tls:
         options["direct_tls"] = True
     if target.pgbouncer:
@@ -154,6 +169,10 @@ def _options(target: Target, purpose: str, settings: Mapping[str, str]) -> dict[
         options["statement_cache_size"] = 0
     else:
         options["server_settings"] |= _SESSION | dict(settings)
+        if target.direct_tls:
+            # asyncpg's request to cancel a statement asks for TLS first, so that no such proxy takes it: the connection
+            # is closed instead, and Postgres has to look whether it still has whom it works for.
+            options["server_settings"]["client_connection_check_interval"] = "1s"
     return options
 
 
@@ -178,6 +197,8 @@ def _explain(target: Target, error: Exception) -> NoReturn:
     """
     where = _place(target.dsn)
     match error:
+        case _ if (why := tls.refused(error)) is not None:
+            text = f"Postgres at {where} refuses the hub's certificate: {why}"
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
             text = f"Postgres at {where} refuses the login: {error}. Check user and password of the database URL."
         case asyncpg.InvalidCatalogNameError():
@@ -187,7 +208,7 @@ def _explain(target: Target, error: Exception) -> NoReturn:
         case asyncpg.CannotConnectNowError():
             text = f"Postgres at {where} is not ready: {error}. Try again in a moment."
         case ssl.SSLCertVerificationError():
-            text = f"The certificate of {where} is not trusted: {error.verify_message}. Check HUB_DATABASE_CA."
+            text = f"The certificate of {where} is not trusted: {tls.distrust(error)}"
         case ssl.SSLError():
             text = f"No TLS with {where}: {error.reason or error}. Check sslmode and the TLS settings."
         case socket.gaierror():
@@ -209,13 +230,13 @@ def _explain(target: Target, error: Exception) -> NoReturn:
         case asyncpg.PostgresError():
             text = f"Postgres at {where} refuses: {error}."
         case asyncpg.InterfaceError():
-            text = f"The settings for {where} cannot be used: {error}."
+            text = f"The settings for {where} cannot be used: {error}.{tls.advice(error)}"
         case _:
             text = _UNREADABLE
     raise SetupError(text) from None
 
 
-def _split(dsn: str) -> SplitResult:
+def split(dsn: str) -> SplitResult:
     """The parts of `dsn`. Raises SetupError where they are not what its author meant.
 
     An @ too many, or one in the wrong place, is a password that was not encoded: some of it would pass for the host
@@ -225,7 +246,8 @@ def _split(dsn: str) -> SplitResult:
         parts = urlsplit(dsn)
     except ValueError:
         raise SetupError(_UNREADABLE) from None
-    astray = "@" in parts.path or parts.fragment or parts.netloc.count("@") > 1
+    logins = parts.netloc.count("@")
+    astray = "@" in parts.path or parts.fragment or logins > 1 or (not logins and "@" in parts.query)
     if parts.scheme not in ("postgresql", "postgres") or astray:
         raise SetupError(_UNREADABLE)
     return parts
@@ -233,6 +255,6 @@ def _split(dsn: str) -> SplitResult:
 
 def _place(dsn: str) -> str:
     """Host, port and database of `dsn`, and nothing secret."""
-    parts = _split(dsn)
+    parts = split(dsn)
     host = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["the default socket"])[0]
     return f"{host}, database {parts.path[1:]!r}" if parts.path[1:] else host

@@ -65,7 +65,7 @@ def float4(value: float) -> object:
         if at_power and near <= lower:
             near = float(Context(digits, ROUND_CEILING).create_decimal_from_float(size))
         if lower < near < upper:
-            return math.copysign(near, value)
+            return math.copysign(near, value) or 0  # as in float8
     return 0
 
 

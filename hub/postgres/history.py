@@ -6,7 +6,7 @@ All that is read comes from one snapshot, in order of ids, which is causal (hub/
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 from hub.page import Page
 from hub.postgres import moment, unseen
-from hub.postgres.acquired import FAILURES, acquired
+from hub.postgres.acquired import FAILURES, PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
 from hub.postgres.log import FIRST
 from hub.postgres.past import page_of, rows_of, start_of
@@ -33,6 +33,11 @@ _BATCH: Final = 100  # rows of a batch at the most, as in hub/postgres/watched.p
 # The path too: through PgBouncer it is open, and hub/postgres/connect.py says why it is closed elsewhere.
 _LOCAL: Final = "; ".join(
     f"SET LOCAL {name} = {value}" for name, value in (PLAN | {"search_path": "pg_catalog, pg_temp"}).items()
+)
+# There is no index for tags and times: README's benchmarks say what one would cost, and what it would gain.
+_TOO_FAR: Final = (
+    "Postgres took too long to find these events. If they are few among many, name their channels, begin at a `since` "
+    "that is nearer, or ask for a stream (application/x-ndjson), which may take its time."
 )
 _POSTGRES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -73,12 +78,12 @@ class Export:
         Postgres waits while `write` does. What that raises comes out of here; else CommandError when reading fails.
         """
         statement, arguments = rows_of(self._query, self._start, self._end, self._behind, csv=True)
-        failures: list[OSError] = []
+        failures: list[BaseException] = []
 
         async def output(data: bytes) -> None:
             try:
                 await write(data)
-            except OSError as error:
+            except BaseException as error:
                 failures.append(error)
                 raise
 
@@ -87,27 +92,31 @@ class Export:
                 await self._connection.copy_from_query(
                     statement, *arguments, output=output, format="csv", header=True, timeout=_DAY
                 )
-        except CommandError:
+        except BaseException:
             if failures:
+                # asyncpg has asked for the COPY to be cancelled. If this was the last piece there is none any more, and
+                # the next statement would wait for its end for ever.
+                self._connection.terminate()
                 raise failures[0] from None
             raise
 
 
 class History:
-    """Reads pages on connections of `pool`, and streams on those of `streams`, for which one waits for a bounded time.
+    """Reads pages on connections of `pool`, streams on those of `streams`; waits up to `patience` seconds for one.
 
     `verify` is that of hub/postgres/witnesses.py. All methods raise CommandError: `bad_request` for a cursor that
     cannot be used, or `unavailable`.
     """
 
-    def __init__(self, pool: Pool, streams: Pool, *, verify: Verify) -> None:
+    def __init__(self, pool: Pool, streams: Pool, *, verify: Verify, patience: float = PATIENCE) -> None:
         self._pool = pool
         self._streams = streams
+        self._patience = patience
         self._verify = verify
 
     async def page(self, query: Query) -> Page:
         """The oldest events of `query`, at least one if there is one, and the position to go on from."""
-        async with acquired(self._pool) as connection:
+        async with acquired(self._pool, self._patience) as connection:
             with _explained():
                 async with _snapshot(connection):
                     query = replace(query, limit=query.limit or query.last or _PAGE)
@@ -116,7 +125,10 @@ class History:
     @asynccontextmanager
     async def open(self, query: Query) -> AsyncIterator[Export]:
         """All events of `query`."""
-        async with acquired(self._streams) as connection, opened(connection, query, self._verify) as export:
+        async with (
+            acquired(self._streams, self._patience) as connection,
+            opened(connection, query, self._verify) as export,
+        ):
             yield export
 
 
@@ -137,9 +149,16 @@ async def opened(connection: Connection, query: Query, verify: Verify | None = N
 @asynccontextmanager
 async def _snapshot(connection: Connection) -> AsyncIterator[None]:
     """One snapshot for all that is read, by the indexes of the log."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
+    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+    await transaction.start()
+    try:
         await connection.execute(_LOCAL)
         yield
+    except BaseException:
+        with suppress(asyncpg.InterfaceError):  # of a connection that is gone: what it went for is told
+            await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 async def _stands(connection: Connection, query: Query, verify: Verify) -> tuple[Cursor, Cursor, str | None]:
@@ -205,7 +224,9 @@ def _explained(failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[Non
     except failures as error:
         if isinstance(error.__context__, CommandError):  # which says more than that nothing can be rolled back now
             raise error.__context__ from None
-        reason = str(error) or type(error).__name__
+        reason = (str(error) or type(error).__name__).partition("\n")[0]
         if isinstance(error, asyncpg.DataError):  # of values that only a forged cursor has
             raise CommandError(Code.BAD_REQUEST, f"The cursor cannot be used: {reason}.") from error
+        if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+            raise CommandError(Code.UNAVAILABLE, _TOO_FAR) from error
         raise CommandError(Code.UNAVAILABLE, f"The log cannot be read: {reason}.") from error

@@ -11,9 +11,9 @@ import orjson
 
 from hub.errors import CommandError
 from hub.item import Item
-from hub.postgres.acquired import FAILURES, acquired
+from hub.postgres.acquired import FAILURES, PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
-from hub.postgres.loading import Chunks, copy_lines
+from hub.postgres.loading import Check, Chunks, copy_lines
 from hub.postgres.publisher import ITEMS_FAULTS, PUBLISH, refusal
 
 _TIMEOUT: Final = 30.0  # seconds for a statement, which may wait for another that uses the same key
@@ -21,18 +21,19 @@ _ROLLED_BACK: Final = (CommandError, *FAILURES)
 
 
 class Items:
-    """Publishes through `pool`, and loads through `streams`, whose connections may be in use for long.
+    """Publishes through `pool`, and loads through `streams`; waits up to `patience` seconds for a connection of either.
 
     All methods raise CommandError; then nothing was published, unless the connection was lost in the commit.
     """
 
-    def __init__(self, pool: Pool, streams: Pool) -> None:
+    def __init__(self, pool: Pool, streams: Pool, *, patience: float = PATIENCE) -> None:
         self._pool = pool
         self._streams = streams
+        self._patience = patience
 
     async def publish(self, items: Sequence[Item]) -> list[int]:
         """Publish all or none; their ids, in order. The error's field says which one Postgres refused: `[3]`."""
-        async with acquired(self._pool) as connection:
+        async with acquired(self._pool, self._patience) as connection:
             try:
                 async with _transaction(connection):
                     return await _publish(connection, items)
@@ -42,7 +43,7 @@ class Items:
     async def publish_each(self, items: Sequence[Item]) -> list[int | CommandError]:
         """Publish those that can be, in one transaction; for each its id, or why not."""
         results: list[int | CommandError] = []
-        async with acquired(self._pool) as connection, _transaction(connection):
+        async with acquired(self._pool, self._patience) as connection, _transaction(connection):
             for item in items:
                 try:
                     async with connection.transaction():
@@ -51,13 +52,13 @@ class Items:
                     results.append(refusal(error))
         return results
 
-    async def load(self, chunks: Chunks) -> int:
+    async def load(self, chunks: Chunks, check: Check | None = None) -> int:
         """Publish all lines of NDJSON or none, however many; returns how many. The field says which is bad: `line 3`.
 
-        What `chunks` raises, this raises.
+        What `chunks` and `check` raise, this raises; `check` is asked for each channel before it is written to.
         """
-        async with acquired(self._streams) as connection:
-            return await copy_lines(connection, chunks)
+        async with acquired(self._streams, self._patience) as connection:
+            return await copy_lines(connection, chunks, check=check)
 
 
 @asynccontextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -16,19 +18,24 @@ from hub.postgres.connect import Connection
 from hub.postgres.publisher import refusal
 
 Chunks: TypeAlias = "AsyncIterator[bytes]"
+Check: TypeAlias = "Callable[[Sequence[str]], Awaitable[None]]"
 
 COLUMNS: Final = ("channel", "payload", "tags")
 _LONG: Final = 7 * 86_400.0  # seconds, for asyncpg would end it after its own: whoever sends bounds each wait
+_REMEMBERED: Final = 10_000  # channels
 _LINE: Final = re.compile(r"^COPY events, line (\d+)", re.MULTILINE)
 
 
-async def copy_lines(connection: Connection, chunks: Chunks, channel: str | None = None) -> int:
+async def copy_lines(
+    connection: Connection, chunks: Chunks, channel: str | None = None, check: Check | None = None
+) -> int:
     """Publish all lines of NDJSON or none, each an event as hub/item.py reads it; returns how many.
 
-    With a `channel` each line is a payload for it. Raises CommandError, whose field says which line is bad; and what
-    `chunks` raises, which is to be a HubError: an OSError would pass for one of the connection.
+    With a `channel` each line is a payload for it. All channels go through `check` before they are written to. Raises
+    CommandError, whose field says which line is bad; and what `chunks` raises, which is to be a HubError: an OSError
+    would pass for one of the connection.
     """
-    return await _copy(connection, _rows(chunks, channel), COLUMNS)
+    return await _copy(connection, _rows(chunks, channel, check), COLUMNS)
 
 
 async def copy_csv(connection: Connection, chunks: Chunks) -> int:
@@ -45,34 +52,101 @@ async def copy_csv(connection: Connection, chunks: Chunks) -> int:
 
 
 async def _copy(connection: Connection, source: Chunks, columns: Sequence[str], **form: Any) -> int:
+    lost = asyncio.Event()
     try:
         async with connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")
             if connection.get_server_version().major >= 17:
                 await connection.execute("SET LOCAL transaction_timeout = 0")
+            there = _while_there(connection, source, lost)
             status = await connection.copy_to_table(
-                "events", schema_name="hub", columns=columns, source=source, timeout=_LONG, **form
+                "events", schema_name="hub", columns=columns, source=there, timeout=_LONG, **form
             )
     except FAILURES as error:
         if isinstance(error.__context__, HubError):  # which says more than that nothing can be rolled back now
             raise error.__context__ from None
+        if lost.is_set():
+            raise CommandError(Code.UNAVAILABLE, "The connection to Postgres was lost; try again.") from error
         raise _explained(error) from error
     return int(status.split()[1])
 
 
-async def _rows(chunks: Chunks, channel: str | None) -> AsyncGenerator[bytes]:
+async def _while_there(connection: Connection, source: Chunks, lost: asyncio.Event) -> AsyncGenerator[bytes]:
+    """What `source` has. Raises ConnectionError, and sets `lost`, once the connection is lost.
+
+    asyncpg itself would not see that before the next piece comes, which may be never.
+    """
+
+    def lose(_connection: object) -> None:
+        lost.set()
+
+    connection.add_termination_listener(lose)
+    losing = asyncio.create_task(lost.wait(), name="load lost")
+    try:
+        while (piece := await _first(source, losing)) is not None:
+            yield piece
+    finally:
+        losing.cancel()
+        with suppress(asyncpg.InterfaceError):  # a pool has taken back what was lost
+            connection.remove_termination_listener(lose)
+
+
+async def _first(source: Chunks, losing: asyncio.Task[Any]) -> bytes | None:
+    """The next piece, None behind the last one."""
+    coming = asyncio.ensure_future(anext(source, None))
+    try:
+        await asyncio.wait((coming, losing), return_when=asyncio.FIRST_COMPLETED)
+        if losing.done():
+            raise ConnectionResetError("the connection to Postgres was lost")
+        return coming.result()
+    except BaseException:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        raise
+
+
+async def _rows(chunks: Chunks, channel: str | None, check: Check | None) -> AsyncGenerator[bytes]:
     """What COPY is to read, about as much at a time as there comes in."""
-    number, rest = 0, b""
+    number, rest, checked = 0, b"", _Checked(check)
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         if lines:
-            yield b"".join([_row(line, place, channel) for place, line in enumerate(lines, number + 1)])
+            rows = [_row(line, place, channel) for place, line in enumerate(lines, number + 1)]
+            await checked.see(rows, number + 1)
+            yield b"".join(rows)
             number += len(lines)
         if len(rest) > item.MAX_LINE:
             message = f"The line has more than {item.MAX_LINE} bytes."
             raise CommandError(Code.TOO_LARGE, message, field=f"line {number + 1}")
     if rest:
-        yield _row(rest, number + 1, channel)
+        last = _row(rest, number + 1, channel)
+        await checked.see([last], number + 1)
+        yield last
+
+
+class _Checked:
+    """Has each channel checked once, as far as it can be remembered."""
+
+    def __init__(self, check: Check | None) -> None:
+        self._check = check
+        self._seen: set[str] = set()
+
+    async def see(self, rows: Sequence[bytes], number: int) -> None:
+        """Check the channels of `rows`, of which the first is line `number`."""
+        if self._check is None:
+            return
+        found: dict[str, int] = {}
+        for place, row in enumerate(rows, number):
+            found.setdefault(item.channel_of(row), place)
+        new = [name for name in found if name not in self._seen]
+        try:
+            await self._check(new)
+        except CommandError as error:
+            place = min((found[name] for name in error.channels if name in found), default=number)
+            raise CommandError(error.code, error.message, channels=error.channels, field=f"line {place}") from None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.clear()
+        self._seen.update(new)
 
 
 def _row(line: bytes, number: int, channel: str | None) -> bytes:

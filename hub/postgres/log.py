@@ -30,10 +30,12 @@ _BETWEEN: Final = """
     id > $2 AND id <= $3 AND pg_visible_in_snapshot(xid, $5::text::pg_snapshot)
     AND NOT pg_visible_in_snapshot(xid, $4::text::pg_snapshot)
 """
+# Of a channel by the index on (channel, id), and by no other: hub/postgres/past.py says what `channel =` would lead to.
 _NAMED: Final = f"""
     SELECT of_channel.* FROM unnest($1::text[]) AS wanted (channel) CROSS JOIN LATERAL (
-        SELECT {_COLUMNS} FROM hub.events WHERE events.channel = wanted.channel AND {_BETWEEN}
-         ORDER BY id LIMIT {_ROWS}) AS of_channel
+        SELECT {_COLUMNS} FROM hub.events
+         WHERE (events.channel, events.id) > (wanted.channel, $2) AND events.channel <= wanted.channel AND {_BETWEEN}
+         ORDER BY events.channel, id LIMIT {_ROWS}) AS of_channel
      ORDER BY id LIMIT {_ROWS}
 """  # noqa: S608 - made of constants, as all here
 _MATCHING: Final = f"""
@@ -83,8 +85,9 @@ _NEWEST: Final = """
 SELECT min(id) AS id, count(*) AS found FROM (
     SELECT of_channel.id FROM unnest($1::text[]) AS wanted (channel) CROSS JOIN LATERAL (
         SELECT id FROM hub.events
-         WHERE events.channel = wanted.channel AND pg_visible_in_snapshot(xid, $2::text::pg_snapshot)
-         ORDER BY id DESC LIMIT $3) AS of_channel
+         WHERE events.channel >= wanted.channel AND events.channel <= wanted.channel
+           AND pg_visible_in_snapshot(xid, $2::text::pg_snapshot)
+         ORDER BY events.channel DESC, id DESC LIMIT $3) AS of_channel
      ORDER BY id DESC LIMIT $3) AS newest
 """
 

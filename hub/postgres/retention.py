@@ -1,14 +1,17 @@
-"""Retention: takes the oldest events from the log, by age and by count, a few thousand at a time.
+"""Retention: takes the oldest events from the log, by age, count and size, a few thousand at a time.
 
 The horizon rises in the transaction that deletes, so whoever reads the log learns in the same statement what is no
 longer there. What goes is always whole transactions, none that anybody is still inside of or could not see yet, and
 never the newest: its xid is what cursors are tightened to.
+
+Deleting makes no file smaller, so a size is turned into a count, by what an event of now weighs on the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NoReturn, cast
 
@@ -27,7 +30,18 @@ SELECT (SELECT published_at < clock_timestamp() - $1::interval FROM hub.events
          ORDER BY events.xid, id LIMIT 1)
     OR (SELECT max(id) - min(id) >= $2 FROM hub.events)
     OR EXISTS (SELECT FROM hub.keys WHERE used_at < now() - $3::interval) AS events,
-       hub.watches_due() AS watches
+       hub.watches_due() AS watches,
+       pg_total_relation_size('hub.events') > $4 AS large,
+       pg_relation_size('hub.events') / current_setting('block_size')::int AS blocks
+"""
+_SAMPLE: Final = 100  # blocks, at random
+# What an event takes: its row and its entries in three indexes, as measured; and what is more than fits into a page is
+# cut to pieces, which fill theirs less well.
+_WEIGH: Final = """
+SELECT avg(190 + 2 * pg_column_size(channel) + pg_column_size(tags)
+           + pg_column_size(payload) * CASE WHEN pg_column_size(payload) > 2000 THEN 1.1 ELSE 1 END)::float AS weight,
+       (SELECT max(id) - min(id) + 1 FROM hub.events) AS most
+  FROM hub.events TABLESAMPLE SYSTEM ($1)
 """
 # Another hub that is at it holds the row; then this one lets it be.
 _LOCK: Final = "SELECT horizon::text::bigint AS horizon FROM hub.log FOR UPDATE SKIP LOCKED"
@@ -50,14 +64,23 @@ DELETE FROM hub.keys WHERE key IN (SELECT key FROM hub.keys WHERE used_at < now(
 log = structlog.get_logger()
 
 
-async def run(pool: Pool, *, age: timedelta | None, count: int | None, interval: float = 60.0) -> NoReturn:
-    """Apply retention every `interval` seconds, until cancelled: events older than `age` go, and those over `count`."""
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What stays: events up to an age, so many of them, and about so many bytes on the disk; None for any."""
+
+    age: timedelta | None = None
+    count: int | None = None
+    size: int | None = None
+
+
+async def run(pool: Pool, keep: Keep, *, interval: float = 60.0) -> NoReturn:
+    """Apply retention every `interval` seconds, until cancelled."""
     while True:
         await asyncio.sleep(interval)
         try:
             async with pool.acquire() as connection:
                 gone = 0
-                async for deleted in apply(cast("Connection", connection), age=age, count=count):
+                async for deleted in apply(cast("Connection", connection), keep):
                     gone += deleted
                 if gone:
                     log.info("retention", events=gone)
@@ -65,18 +88,31 @@ async def run(pool: Pool, *, age: timedelta | None, count: int | None, interval:
             log.warning("retention_failed", reason=str(error) or type(error).__name__)
 
 
-async def apply(connection: Connection, *, age: timedelta | None, count: int | None) -> AsyncIterator[int]:
+async def apply(connection: Connection, keep: Keep) -> AsyncIterator[int]:
     """Delete batch by batch, each in a transaction of its own; yields how many events each had.
 
     Then follow watched tables that are not as they were.
     """
-    due = await connection.fetchrow(_DUE, age, count, _KEYS, timeout=_TIMEOUT)
+    due = await connection.fetchrow(_DUE, keep.age, keep.count, _KEYS, keep.size, timeout=_TIMEOUT)
     assert due is not None
-    if due["events"]:
-        async for deleted in _delete_all(connection, age, count):
+    count, too_many = keep.count, False
+    if due["large"] and keep.size is not None:
+        count, too_many = await _fitting(connection, keep.size, due["blocks"], count)
+    if due["events"] or too_many:
+        async for deleted in _delete_all(connection, keep.age, count):
             yield deleted
     if due["watches"]:
         await connection.execute("SELECT hub.rewatch()", timeout=_TIMEOUT)
+
+
+async def _fitting(connection: Connection, size: int, blocks: int, count: int | None) -> tuple[int | None, bool]:
+    """How many events fit into `size` bytes, but not more than `count`; and whether there may be more than that."""
+    share = min(100.0, 100.0 * _SAMPLE / max(blocks, 1))
+    row = await connection.fetchrow(_WEIGH, share, timeout=_TIMEOUT)
+    if row is None or row["weight"] is None:
+        return count, False  # nothing but dead rows where it looked
+    fitting = max(1, int(size / row["weight"]))
+    return (fitting if count is None else min(count, fitting)), row["most"] > fitting
 
 
 async def _delete_all(connection: Connection, age: timedelta | None, count: int | None) -> AsyncIterator[int]:

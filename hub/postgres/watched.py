@@ -15,7 +15,7 @@ import asyncpg
 
 from hub.errors import Code, CommandError
 from hub.postgres import moment, rows
-from hub.postgres.acquired import FAILURES, acquired
+from hub.postgres.acquired import FAILURES, PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
 
 FORMS: Final = {
@@ -34,7 +34,6 @@ _READING: Final = {
     "jit": "off",
 }
 
-_PATIENCE: Final = 5.0  # seconds for a connection
 _TIMEOUT: Final = 30.0
 _LONG: Final = 600.0  # seconds for a batch: there may be many dead rows before the next one
 _ROOM: Final = 64 * 1024  # bytes of a batch
@@ -98,23 +97,25 @@ class Reading:
 class Watched:
     """Reads watched tables, each on a connection of `streams` (hub/postgres/codecs.py has their codecs).
 
-    All methods raise CommandError: `not_found`, `forbidden`, or `unavailable` where it may work later.
+    It waits up to `patience` seconds for one. All methods raise CommandError: `not_found`, `forbidden`, or
+    `unavailable` where it may work later.
     """
 
-    def __init__(self, streams: Pool, pool: Pool) -> None:
+    def __init__(self, streams: Pool, pool: Pool, *, patience: float = PATIENCE) -> None:
         self._streams = streams
         self._pool = pool
+        self._patience = patience
 
     async def tables(self) -> list[dict[str, object]]:
         """The name, channel, key and columns of each."""
-        async with acquired(self._pool, _PATIENCE) as connection:
+        async with acquired(self._pool, self._patience) as connection:
             with _explained():
                 return [dict(row) for row in await connection.fetch(_LIST, timeout=_TIMEOUT)]
 
     @asynccontextmanager
     async def open(self, name: str) -> AsyncIterator[Reading]:
         """The table that SQL calls `name`, in the schema public if it names none."""
-        async with acquired(self._streams, _PATIENCE) as connection:
+        async with acquired(self._streams, self._patience) as connection:
             with _explained():
                 await connection.reload_schema_state()  # what asyncpg knows of composite types may be old
                 table = _checked(name, await _find(connection, name))

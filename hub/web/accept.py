@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
+from hub.errors import Code
 from hub.web.refusal import RequestError
 
 
 def bare(request: web.Request) -> None:
     """Refuse a request that has parameters, where there are none."""
     for name in request.query:
-        raise RequestError(400, "bad_request", f"There is no parameter {name!r} here.", name)
+        raise RequestError(400, Code.BAD_REQUEST, f"There is no parameter {name!r} here.", name)
+
+
+def chunkable(request: web.Request) -> None:
+    """Refuse a request whose answer could have no chunks, where there would be no telling a whole one."""
+    if request.version < HttpVersion11:
+        message = "HTTP/1.0 has no chunks, by which a broken stream can be told."
+        raise RequestError(505, Code.UNSUPPORTED, message)
 
 
 def agree(request: web.Request, *kinds: str) -> str:
@@ -18,7 +26,7 @@ def agree(request: web.Request, *kinds: str) -> str:
     accepted = ",".join(request.headers.getall(hdrs.ACCEPT, ())) or "*/*"
     best = max(kinds, key=lambda kind: _preference(accepted, kind))
     if not _preference(accepted, best)[0]:
-        raise RequestError(406, "not_acceptable", f"This comes as {' or '.join(kinds)}.", hdrs.ACCEPT)
+        raise RequestError(406, Code.NOT_ACCEPTABLE, f"This comes as {' or '.join(kinds)}.", hdrs.ACCEPT)
     return best
 
 

@@ -9,15 +9,18 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
+from hub.errors import Code
+from hub.web.addresses import DIRECT, Proxies
 from hub.web.refusal import RequestError, refuse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREFLIGHT: Final = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Content-Type, Idempotency-Key, Last-Event-ID",
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
     hdrs.ACCESS_CONTROL_MAX_AGE: "600",
 }
+_READABLE: Final = ", ".join((hdrs.RETRY_AFTER, "Hub-Cursor", "Hub-Gap"))  # beside what pages of others may read anyhow
 
 
 class Access:
@@ -28,7 +31,8 @@ class Access:
     bound to, or the host of one of `origins`.
     """
 
-    def __init__(self, bound: str, origins: Iterable[str]) -> None:
+    def __init__(self, bound: str, origins: Iterable[str], proxies: Proxies = DIRECT) -> None:
+        self.proxies = proxies
         self._bound = bound
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._hosts = frozenset(urlsplit(origin).hostname for origin in self._origins)
@@ -53,11 +57,16 @@ class Access:
         # An address cannot be rebound, so any will do where the hub listens on all of them.
         return own.is_unspecified or address == own or (own.is_loopback and address.is_loopback)
 
-    def origin_allowed(self, origin: str | None, host: str) -> bool:
-        """Whether a page of `origin` may act here; programs send no Origin and may."""
-        if origin is None:
+    def origin_allowed(self, origin: str | None, host: str, scheme: str | None = None) -> bool:
+        """Whether a page of `origin` may act here; programs send no Origin and may.
+
+        Where the `scheme` is known by which the hub is spoken to, one of the other scheme is of another origin: what
+        came by http, somebody on the way may have written.
+        """
+        if origin is None or self.is_listed(origin):
             return True
-        return self.is_listed(origin) or origin.lower().partition("://")[2] == host.lower()
+        spoken, _, place = origin.lower().partition("://")
+        return place == host.lower() and scheme in (None, spoken)
 
     def is_listed(self, origin: str) -> bool:
         """Whether `origin` stands in HUB_ORIGINS."""
@@ -69,11 +78,12 @@ class Access:
         host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
         if not self.host_allowed(host):
             message = f"This hub is not {host[:100]!r}; HUB_ORIGINS lists other names it has."
-            return _refuse(421, "wrong_host", message)
+            return _refuse(421, Code.WRONG_HOST, message)
         upgrade = hdrs.UPGRADE in request.headers
-        if (upgrade or request.method not in _SAFE) and not self.origin_allowed(origin, host):
+        scheme = None if origin is None else self.proxies.scheme(request)
+        if (upgrade or request.method not in _SAFE) and not self.origin_allowed(origin, host, scheme):
             message = f"Pages of {(origin or '')[:100]!r} may not; see HUB_ORIGINS."
-            return _refuse(403, "forbidden_origin", message)
+            return _refuse(403, Code.FORBIDDEN_ORIGIN, message)
         asks = request.method == "OPTIONS" and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
         if asks and origin is not None and self.is_listed(origin):
             return _preflight()
@@ -84,7 +94,7 @@ class Access:
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None and self.is_listed(origin):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = hdrs.RETRY_AFTER
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _READABLE
             response.headers.add(hdrs.VARY, hdrs.ORIGIN)
 
 
@@ -100,5 +110,5 @@ def _hostname(url: str) -> str | None:
         return None
 
 
-async def _refuse(status: int, code: str, message: str) -> web.Response:
+async def _refuse(status: int, code: Code, message: str) -> web.Response:
     return refuse(RequestError(status, code, message))

@@ -6,35 +6,37 @@ from heapq import nlargest
 from typing import Any, Final
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from hub.errors import CommandError
 from hub.fanout.fanout import Fanout
 from hub.fanout.traffic import Traffic
 from hub.patterns import is_pattern
 from hub.web.accept import agree, bare
+from hub.web.authority import Authority
 from hub.web.refusal import RequestError, refuse
 
 _MOST: Final = 1_000  # channels in an answer
-_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class Channels:
     """Tells what `fanout` counts: of the busiest channels, these first."""
 
-    def __init__(self, fanout: Fanout) -> None:
+    def __init__(self, fanout: Fanout, authority: Authority) -> None:
         self._fanout = fanout
+        self._authority = authority
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/channels", self.busiest, allow_head=False)]
+        return [web.get("/channels", self.busiest)]
 
     async def busiest(self, request: web.Request) -> web.Response:
         try:
+            self._authority.check_admin(request)
             bare(request)
             kind = agree(request, "application/json")
         except (CommandError, RequestError) as error:
             return refuse(error)
-        return web.Response(body=orjson.dumps({"channels": self._busiest()}), content_type=kind, headers=_HEADERS)
+        return web.Response(body=orjson.dumps({"channels": self._busiest()}), content_type=kind)
 
     def _busiest(self) -> list[dict[str, Any]]:
         fanout, traffic = self._fanout, self._fanout.traffic

@@ -12,13 +12,15 @@ from urllib.parse import parse_qsl
 
 import orjson
 import structlog
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 
 from hub import query
-from hub.errors import CommandError
+from hub.errors import Code, CommandError
+from hub.grants import ALL
 from hub.page import Page
 from hub.query import Query
-from hub.web.accept import agree
+from hub.web.accept import agree, chunkable
+from hub.web.authority import Authority
 from hub.web.ports import Exporting, Past
 from hub.web.reader import Reader
 from hub.web.refusal import RequestError, refuse
@@ -27,7 +29,6 @@ _PAGE: Final = "application/json"
 _LINES: Final = "application/x-ndjson"
 _CSV: Final = "text/csv"
 _LIVE: Final = "text/event-stream"
-_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
 _MOST: Final = 1_000  # events of a page
 _ALL: Final = 10**18
 _LONGEST: Final = 4_096  # characters of a cursor in a header: clients refuse longer ones
@@ -45,39 +46,44 @@ class Events:
         self,
         past: Past,
         live: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        authority: Authority,
         *,
         stall_timeout: float,
     ) -> None:
         self._past = past
         self._live = live
+        self._authority = authority
         self._stall_timeout = stall_timeout
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/events", self.events, allow_head=False)]
+        return [web.get("/events", self.events)]
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         try:
             kind = agree(request, _PAGE, _LINES, _CSV, _LIVE)
             if kind == _LIVE:
                 return await self._live(request)
+            grants = self._authority.of(request)
             asked = _asked(request, limit=_MOST if kind == _PAGE else _ALL)
+            await self._authority.check(grants, "subscribe", asked.selection.names or (ALL,))
             if kind == _PAGE:
                 body = _body(await self._past.page(asked))
-                return web.Response(body=body, content_type=kind, headers=_HEADERS)
+                return web.Response(body=body, content_type=kind)
         except (CommandError, RequestError) as error:
             return refuse(error)
         return await self._stream(request, asked, kind)
 
     async def _stream(self, request: web.Request, asked: Query, kind: str) -> web.StreamResponse:
-        response = web.StreamResponse(headers=_HEADERS)
+        response = web.StreamResponse()
         response.content_type = kind
         try:
-            if request.version < HttpVersion11:
-                raise RequestError(505, "unsupported", "HTTP/1.0 has no chunks, by which a broken stream can be told.")
+            chunkable(request)
             async with Reader(request, response, self._stall_timeout) as reader:
                 async with self._past.open(asked) as export:
                     response.headers.update(_said(export))
                     await response.prepare(request)
+                    if request.method == hdrs.METH_HEAD:
+                        return response
                     await (reader.wait(export.copy(reader.write)) if kind == _CSV else _send(export, reader))
                 await reader.end(b"")  # when nobody in Postgres waits for it any more
         except (CommandError, RequestError) as error:
@@ -94,7 +100,7 @@ def _asked(request: web.Request, *, limit: int) -> Query:
     try:
         parameters = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=2_000)
     except ValueError:
-        raise RequestError(400, "bad_request", "The parameters are no UTF-8, or far too many.") from None
+        raise RequestError(400, Code.BAD_REQUEST, "The parameters are no UTF-8, or far too many.") from None
     return query.parse(parameters, limit=limit)
 
 

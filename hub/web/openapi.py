@@ -9,11 +9,11 @@ from aiohttp import hdrs, web
 
 from hub import item, protocol, query
 from hub.channels import MAX_BYTES
-from hub.errors import CommandError
+from hub.errors import Code, CommandError
 from hub.web.accept import agree, bare
 from hub.web.refusal import RequestError, refuse
 
-_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-cache", "X-Content-Type-Options": "nosniff"}
+_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-cache"}
 _PATH: Final = "/openapi.json"
 
 
@@ -24,7 +24,7 @@ class Contract:
         self._body = orjson.dumps(CONTRACT)
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get(_PATH, self.contract, allow_head=False)]
+        return [web.get(_PATH, self.contract)]
 
     async def contract(self, request: web.Request) -> web.Response:
         try:
@@ -51,8 +51,11 @@ def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _parameter(name: str, description: str, schema: dict[str, Any], place: str = "query") -> dict[str, Any]:
-    return {"name": name, "in": place, "description": description, "schema": schema, "required": place == "path"}
+def _parameter(
+    name: str, description: str, schema: dict[str, Any], place: str = "query", **more: Any
+) -> dict[str, Any]:
+    required = place == "path"
+    return {"name": name, "in": place, "description": description, "schema": schema, "required": required, **more}
 
 
 def _responses(good: dict[str, Any], *refusals: int) -> dict[str, Any]:
@@ -62,6 +65,7 @@ def _responses(good: dict[str, Any], *refusals: int) -> dict[str, Any]:
 
 _REFUSALS: Final = {
     400: "The request is wrong; `field` says where.",
+    401: "The hub wants a token, or a better one.",
     403: "What is asked for is not for everybody.",
     404: "There is no such thing.",
     406: "It does not come in any form that the request accepts.",
@@ -69,6 +73,7 @@ _REFUSALS: Final = {
     413: "It is too large.",
     415: "A body of this kind is not understood.",
     421: "The hub has no such name.",
+    429: "Live only: the client's address has as many connections as it may have.",
     503: "Not now; try again after Retry-After seconds.",
     505: "HTTP/1.0 has no chunks, by which a broken stream can be told.",
 }
@@ -80,15 +85,25 @@ _TIME: Final = {"type": "string", "format": "date-time"}
 _NUMBER_OR_NULL: Final = {"type": ["integer", "null"]}
 _ANYTHING: Final = {"description": "Any JSON.", "x-max-bytes": protocol.MAX_PAYLOAD}
 _KEY: Final = {"type": "string", "minLength": 1, "maxLength": 255}
+_KEY_OR_NULL: Final = _KEY | {"type": ["string", "null"]}
 
 _SCHEMAS: Final = {
-    "Error": _object("error", error=_object("code message field", code=_TEXT, message=_TEXT, field=_TEXT)),
+    "Error": _object(
+        "error",
+        error=_object(
+            "code message field",
+            code={"enum": list(Code)},
+            message=_TEXT,
+            field={"type": ["string", "null"]},
+            channels=_array(_TEXT),
+        ),
+    ),
     "Event": _object(
         "channel id at payload tags", channel=_CHANNEL, id=_NUMBER_OR_NULL, at=_TIME, payload=_ANYTHING, tags=_TAGS
     ),
-    "Item": _object("channel payload", channel=_CHANNEL, payload=_ANYTHING, tags=_TAGS, key=_KEY)
+    "Item": _object("channel payload", channel=_CHANNEL, payload=_ANYTHING, tags=_TAGS, key=_KEY_OR_NULL)
     | {"additionalProperties": False},
-    "Ready": _object("status reasons", status=_TEXT, reasons=_array(_TEXT)),
+    "Ready": _object("status", status=_TEXT, reasons=_array(_TEXT)),
     "Channel": _object(
         "channel subscribers events rate last",
         channel=_TEXT,
@@ -98,14 +113,13 @@ _SCHEMAS: Final = {
         last={"anyOf": [_object("at id", at=_TIME, id=_NUMBER_OR_NULL), {"type": "null"}]},
     ),
 }
-_SCHEMAS["Error"]["properties"]["error"]["properties"]["field"] = {"type": ["string", "null"]}
 
 _READ: Final = {
     "operationId": "readEvents",
     "summary": "The log: a page of it, all of it as a stream, or live.",
     "description": "With text/event-stream: `channel`, `since`, `last` and `ephemeral` only, `channel` at least once.",
     "parameters": [
-        _parameter("channel", "A channel or pattern.", _array(_TEXT, maxItems=query.MOST_CHANNELS)),
+        _parameter("channel", "A channel or pattern.", _array(_TEXT, maxItems=query.MOST_CHANNELS), example=["orders"]),
         _parameter("tag", "Any of these.", _array(_TEXT, maxItems=query.MOST_TAGS)),
         _parameter("since", "A cursor: what it has not seen.", _TEXT),
         _parameter("until", "A cursor: what it has seen.", _TEXT),
@@ -130,7 +144,7 @@ _READ: Final = {
                 },
             }
         },
-        *(400, 403, 406, 413, 421, 503, 505),
+        *(400, 401, 403, 406, 413, 421, 429, 503, 505),
     ),
 }
 _PUBLISH: Final = {
@@ -146,7 +160,8 @@ _PUBLISH: Final = {
             "application/json": {
                 "schema": {
                     "anyOf": [_one_of("Item"), _array(_one_of("Item"), minItems=1, maxItems=item.MAX_ITEMS)],
-                }
+                },
+                "example": {"channel": "orders", "payload": {"id": 1}, "tags": ["eu"]},
             },
             "application/x-ndjson": {"schema": _TEXT},
         },
@@ -156,13 +171,13 @@ _PUBLISH: Final = {
             "201": _json("The id, or the ids, or of lines how many there were.", {"type": "object"}),
             "207": _json("What became of each.", _object("results", results=_array(_object("status", status=_WHOLE)))),
         },
-        *(400, 403, 408, 413, 415, 421, 503),
+        *(400, 401, 403, 408, 413, 415, 421, 503),
     ),
 }
 _TABLE: Final = {
     "operationId": "readTable",
     "summary": "The rows of a watched table, and the cursor behind which their changes follow.",
-    "parameters": [_parameter("table", "Its name.", _TEXT, "path")],
+    "parameters": [_parameter("table", "Its name.", _TEXT, "path", example="orders")],
     "responses": _responses(
         {
             "200": {
@@ -182,7 +197,7 @@ _TABLE: Final = {
                 },
             }
         },
-        *(400, 403, 404, 406, 421, 503, 505),
+        *(400, 401, 403, 404, 406, 421, 503, 505),
     ),
 }
 
@@ -193,7 +208,7 @@ def _simple(operation: str, summary: str, good: dict[str, Any], *refusals: int) 
 
 _READY_STATES: Final = {
     "200": _json("It is.", _one_of("Ready")),
-    "503": _json("It is not, for these reasons.", _one_of("Ready")),
+    "503": _json("It is not; an admin sees the reasons.", _one_of("Ready")),
 }
 
 CONTRACT: Final[dict[str, Any]] = {
@@ -205,18 +220,22 @@ CONTRACT: Final[dict[str, Any]] = {
             "listTables",
             "The watched tables.",
             {"200": _json("They.", _object("tables", tables=_array({"type": "object"})))},
-            *(400, 406, 421, 503),
+            *(400, 401, 403, 406, 421, 503),
         ),
         "/watched/{table}": {"get": _TABLE},
         "/channels": _simple(
             "listChannels",
             "The channels on which most comes, these first.",
             {"200": _json("They.", _object("channels", channels=_array(_one_of("Channel"))))},
-            *(400, 406, 421),
+            *(400, 401, 403, 406, 421),
         ),
         "/healthz": _simple("isAlive", "Whether the hub runs.", {"200": _json("It does.", {"type": "object"})}, 421),
         "/readyz": _simple("isReady", "Whether the hub is fit to serve.", _READY_STATES, 421),
         _PATH: _simple("readContract", "This.", {"200": _json("This.", {"type": "object"})}, 400, 406, 421),
     },
-    "components": {"schemas": _SCHEMAS},
+    "components": {
+        "schemas": _SCHEMAS,
+        "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+    },
+    "security": [{}, {"token": []}],  # a hub without a secret is open
 }

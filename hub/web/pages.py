@@ -30,8 +30,6 @@ _POLICY: Final = "; ".join(
 )
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     # A page and the client.js it loads have to be of one version: always ask, and mostly hear 304.
     "Cache-Control": "no-cache",

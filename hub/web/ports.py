@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from hub.errors import CommandError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.grants import Grants
 from hub.item import Item
 from hub.page import Page
 from hub.query import Query
@@ -49,12 +51,16 @@ class Watching(Protocol):
     def open(self, name: str) -> AbstractAsyncContextManager[Reading]: ...
 
 
+Check: TypeAlias = Callable[[Sequence[str]], Awaitable[None]]
+"""Refuses channels, by raising CommandError."""
+
+
 class Posting(Protocol):
     """Publishes many events; `hub.postgres.items` does. All raise CommandError."""
 
     async def publish(self, items: Sequence[Item]) -> list[int]: ...
     async def publish_each(self, items: Sequence[Item]) -> list[int | CommandError]: ...
-    async def load(self, chunks: AsyncIterator[bytes]) -> int: ...
+    async def load(self, chunks: AsyncIterator[bytes], check: Check | None) -> int: ...
 
 
 class Exporting(Protocol):
@@ -73,6 +79,18 @@ class Past(Protocol):
     def open(self, query: Query) -> AbstractAsyncContextManager[Exporting]: ...
 
 
+class Verifying(Protocol):
+    """Tells what a token grants; `hub.tokens` does. Raises CommandError (`unauthenticated`)."""
+
+    def verify(self, text: str) -> Grants: ...
+
+
+class Authorizing(Protocol):
+    """Is asked what a token alone would allow; `hub.postgres.authorize` is one. Raises CommandError."""
+
+    async def refused(self, claims: str, action: str, names: Sequence[str]) -> Sequence[str]: ...
+
+
 class Ready(Protocol):
     """Tells what keeps the hub from serving: nothing, or one reason each."""
 
@@ -81,9 +99,11 @@ class Ready(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on clients. `frame` and `buffer` are bytes."""
+    """Bounds on clients. `frame` and `buffer` are bytes, `rate` is messages a second."""
 
     clients: int = 20_000
+    per_address: int = 10_000
+    rate: float = math.inf
     channels: int = 1_000
     frame: int = 1 << 20
     buffer: int = 1 << 20
@@ -92,7 +112,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All that a websocket or a request may touch. `heartbeat` and `stall_timeout` are in seconds."""
+    """All that a websocket or a request may touch. `heartbeat` and the timeouts are in seconds.
+
+    Without `tokens` the hub is open; with them a websocket has `auth_timeout` to send one.
+    """
 
     fanout: Fanout
     pulse: Pulse
@@ -106,3 +129,6 @@ class Ports:
     heartbeat: float
     stall_timeout: float
     compression: bool = False
+    tokens: Verifying | None = None
+    authorizing: Authorizing | None = None
+    auth_timeout: float = 10.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +14,9 @@ from aiohttp.http import HttpProcessingError
 
 from hub import item
 from hub.errors import Code, CommandError
+from hub.grants import Grants
 from hub.item import Item
+from hub.web.authority import Authority, forbidden
 from hub.web.ports import Posting, Publishing
 from hub.web.refusal import RequestError, body_of, refuse, status_of
 
@@ -28,9 +31,18 @@ log = structlog.get_logger()
 class Posts:
     """Takes what is posted. A body has to go on within `stall_timeout` seconds, JSON may have `max_body` bytes."""
 
-    def __init__(self, publisher: Publishing, posting: Posting, *, max_body: int, stall_timeout: float) -> None:
+    def __init__(
+        self,
+        publisher: Publishing,
+        posting: Posting,
+        authority: Authority,
+        *,
+        max_body: int,
+        stall_timeout: float,
+    ) -> None:
         self._publisher = publisher
         self._posting = posting
+        self._authority = authority
         self._max_body = max_body
         self._stall_timeout = stall_timeout
 
@@ -39,27 +51,29 @@ class Posts:
 
     async def post(self, request: web.Request) -> web.Response:
         try:
+            grants = self._authority.of(request)
             kind, atomic, key = _kind(request), _atomic(request), _key(request)
             if kind == _KINDS[1]:
-                return await self._load(request, atomic=atomic, key=key)
+                return await self._load(request, grants, atomic=atomic, key=key)
             body = await self._body(request)
             if body.lstrip()[:1] != b"[":
-                return await self._one(body, atomic=atomic, key=key)
-            return await (self._all(body, key) if atomic else self._each(body, key))
+                return await self._one(body, grants, atomic=atomic, key=key)
+            return await (self._all if atomic else self._each)(body, grants, key)
         except (CommandError, RequestError) as error:
             return refuse(error)
 
-    async def _one(self, body: bytes, *, atomic: bool, key: str | None) -> web.Response:
+    async def _one(self, body: bytes, grants: Grants, *, atomic: bool, key: str | None) -> web.Response:
         if not atomic:
             raise RequestError(400, Code.BAD_REQUEST, "atomic=false is for arrays.", "atomic")
         event = _keyed(item.one(body), key)
+        await self._authority.check(grants, "publish", (event.channel,))
         future = self._publisher.publish(event.channel, event.text, event.tags, event.key)
         await asyncio.wait((future,))
         if future.cancelled():
             raise CommandError(Code.UNAVAILABLE, "The hub is going away; the event may have been published or not.")
         return web.json_response({"event": future.result()}, status=201)
 
-    async def _all(self, body: bytes, key: str | None) -> web.Response:
+    async def _all(self, body: bytes, grants: Grants, key: str | None) -> web.Response:
         items = []
         for place, data in enumerate(item.several(body)):
             try:
@@ -67,25 +81,42 @@ class Posts:
             except CommandError as error:
                 field = f"[{place}]" if error.field is None else f"[{place}].{error.field}"
                 raise CommandError(error.code, error.message, field=field) from None
+        try:
+            await self._authority.check(grants, "publish", {event.channel: None for event in items})
+        except CommandError as error:
+            concerned = (f"[{place}].channel" for place, event in enumerate(items) if event.channel in error.channels)
+            error.field = next(concerned, None)
+            raise
         return web.json_response({"events": await self._posting.publish(items)}, status=201)
 
-    async def _each(self, body: bytes, key: str | None) -> web.Response:
+    async def _each(self, body: bytes, grants: Grants, key: str | None) -> web.Response:
         found: list[Item | CommandError] = []
         for place, data in enumerate(item.several(body)):
             try:
                 found.append(_keyed(item.one(data), key, place))
             except CommandError as error:
                 found.append(error)
+        found = await self._permitted(found, grants)
         good = [each for each in found if isinstance(each, Item)]
         published = iter(await self._posting.publish_each(good) if good else ())
         ends = [next(published) if isinstance(each, Item) else each for each in found]
         return web.json_response({"results": [_result(end) for end in ends]}, status=207)
 
-    async def _load(self, request: web.Request, *, atomic: bool, key: str | None) -> web.Response:
+    async def _permitted(self, found: list[Item | CommandError], grants: Grants) -> list[Item | CommandError]:
+        """With a refusal in the place of each event whose channel is not granted."""
+        names = {each.channel: None for each in found if isinstance(each, Item)}
+        refused = await self._authority.refused(grants, "publish", names)
+        return [
+            forbidden("publish", [each.channel]) if isinstance(each, Item) and each.channel in refused else each
+            for each in found
+        ]
+
+    async def _load(self, request: web.Request, grants: Grants, *, atomic: bool, key: str | None) -> web.Response:
         if key is not None or not atomic:
             field = KEY if atomic else "atomic"
             raise RequestError(400, Code.BAD_REQUEST, f"{field} is not for NDJSON, which is all or nothing.", field)
-        return web.json_response({"events": await self._posting.load(self._chunks(request))}, status=201)
+        check = None if grants.admin else partial(self._authority.check, grants, "publish")
+        return web.json_response({"events": await self._posting.load(self._chunks(request), check)}, status=201)
 
     async def _body(self, request: web.Request) -> bytes:
         self._check_size(request.content_length or 0)
@@ -111,7 +142,7 @@ class Posts:
                     chunk = await request.content.readany()
             except TimeoutError:
                 message = f"Nothing more of the body came for {self._stall_timeout:g} s."
-                raise RequestError(408, "stalled", message) from None
+                raise RequestError(408, Code.STALLED, message) from None
             except (HttpProcessingError, web.RequestPayloadError) as error:
                 raise RequestError(400, Code.BAD_REQUEST, f"The body cannot be read: {error}.") from None
             except ConnectionError:

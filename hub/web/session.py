@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from functools import reduce
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType
@@ -16,13 +15,19 @@ from hub import channels, errors, protocol
 from hub.errors import Code, CommandError
 from hub.fanout import frames
 from hub.fanout.sessions import Join, Session
+from hub.grants import LEEWAY, Action, Grants
 from hub.selection import EMPTY, Selection, select
+from hub.web.alarm import Alarm
+from hub.web.authority import Authority
+from hub.web.outbox import Outbox
 from hub.web.ports import Ports
+from hub.web.rate import Call, Rate
 from hub.web.socket import Socket
 from hub.web.subscribing import check_readable, hold, own
 
 _ERRORS: Final = 10
 _ERRORS_WINDOW: Final = 10.0  # seconds
+_LOST: Final = Code.FORBIDDEN, "The new token does not grant this."
 
 
 class Client:
@@ -31,21 +36,43 @@ class Client:
     There is one for each connection, so what few of them need is made when it is needed.
     """
 
-    __slots__ = ("_errors", "_fewer", "_held", "_outstanding", "_ports", "_session", "_socket")
+    __slots__ = (
+        "_alarm",
+        "_authority",
+        "_errors",
+        "_grants",
+        "_held",
+        "_outbox",
+        "_ports",
+        "_query",
+        "_rate",
+        "_session",
+        "_socket",
+    )
 
-    def __init__(self, ports: Ports, socket: Socket, session: Session) -> None:
+    def __init__(
+        self, ports: Ports, authority: Authority, socket: Socket, session: Session, grants: Grants | None
+    ) -> None:
         self._ports = ports
+        self._authority = authority
+        self._grants = grants  # None until the client has said who it is
+        self._alarm: Alarm | None = None  # when the connection ends, if that is known
+        self._query = ""  # a subscribe that waits for the grants
         self._socket = socket
         self._session = session
         self._held = EMPTY.listened  # names that the listener holds for this client
-        self._outstanding = 0  # publishes under way
-        self._fewer: asyncio.Future[None] | None = None  # done when one of them has ended, where that is waited for
+        self._outbox: Outbox | None = None
         self._errors: deque[float] | None = None  # times of the last ones
+        self._rate = Rate()
 
-    async def subscribe_by(self, query: str) -> None:
-        """Answer the subscribe that may stand in the URL."""
-        if query:
-            await self._answer(0, self._subscribe_by(query))
+    async def begin(self, query: str) -> None:
+        """Answer the subscribe that may stand in the URL; it waits until it is known who the client is."""
+        self._query = query
+        if self._grants is None:
+            limit = time.time() + self._ports.auth_timeout
+            self._alarm = Alarm(limit, lambda: self._socket.end_soon(errors.UNAUTHENTICATED))
+        else:
+            await self._admit(self._grants)
 
     async def run(self) -> None:
         """Serve the client."""
@@ -53,6 +80,12 @@ class Client:
             await self._ports.fanout.drains.writable(self._session)
             message = await self._socket.receive()
             self._ports.pulse.heard(self._session)
+            match self._rate.count(time.monotonic(), self._ports.limits.rate):
+                case Call.WARN:
+                    self._warn()
+                case Call.CLOSE:
+                    await self._socket.end(errors.TOO_FAST)
+                    return
             match message.type:
                 case WSMsgType.TEXT:
                     await self._read(message.data)
@@ -76,10 +109,18 @@ class Client:
         for name in self._held:
             self._ports.listener.release(name)
         self._held = EMPTY.listened
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _warn(self) -> None:
+        rate = self._ports.limits.rate
+        message = f"These are more than {rate:g} messages a second: slow down, or the connection is closed."
+        self._session.send(protocol.error(CommandError(Code.TOO_MANY, message)))
 
     # Commands
 
     async def _read(self, text: str) -> None:
+        self._ports.pulse.asked(self._session)
         try:
             command = protocol.decode(text)
         except CommandError as refusal:
@@ -95,6 +136,8 @@ class Client:
             await self._refuse(refusal)
 
     async def _handle(self, command: protocol.Command) -> None:
+        if self._grants is None and not isinstance(command, protocol.Auth | protocol.Ping):
+            raise CommandError(Code.UNAUTHENTICATED, "This hub wants a token first: send it by `auth`.")
         match command:
             case protocol.Subscribe():
                 await self._subscribe(command.id, command)
@@ -105,7 +148,7 @@ class Client:
             case protocol.Ping():
                 self._session.send(protocol.pong(command.id))
             case protocol.Auth():
-                raise CommandError(Code.UNSUPPORTED, "This hub is open: it asks for no token.")
+                await self._auth(command)
 
     async def _refuse(self, refusal: CommandError) -> None:
         """Tell the client; close the connection of one that goes on making errors."""
@@ -116,6 +159,38 @@ class Client:
         self._errors.append(now)
         if len(self._errors) == _ERRORS and now - self._errors[0] < _ERRORS_WINDOW:
             await self._socket.end(errors.TOO_MANY_ERRORS)
+
+    # Who it is
+
+    async def _auth(self, command: protocol.Auth) -> None:
+        """Take a token in the place of the last one; what that had allowed and this does not, is over."""
+        if self._authority.is_open:
+            raise CommandError(Code.UNSUPPORTED, "This hub is open: it asks for no token.")
+        grants = self._authority.by_token(command.token)
+        if grants.empty:
+            await self._socket.end(errors.NOTHING_GRANTED)
+            return
+        if lost := await self._authority.refused(grants, "subscribe", sorted(self._wanted().names)):
+            refusal = CommandError(*_LOST, channels=tuple(lost))
+            self._ports.fanout.unsubscribe(self._session, lost, protocol.error(refusal), _LOST)
+            self._release()
+        self._session.send(protocol.authenticated(command.id, grants.subject, grants.expires))
+        await self._admit(grants)
+
+    async def _admit(self, grants: Grants) -> None:
+        """Serve the client by these grants, until they end."""
+        self._grants = grants
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if grants.expires is not None:
+            self._alarm = Alarm(grants.expires + LEEWAY, lambda: self._socket.end_soon(errors.EXPIRED))
+        query, self._query = self._query, ""
+        if query:
+            await self._answer(0, self._subscribe_by(query))
+
+    async def _check(self, action: Action, names: Iterable[str]) -> None:
+        assert self._grants is not None
+        await self._authority.check(self._grants, action, names)
 
     # Subscriptions
 
@@ -128,6 +203,7 @@ class Client:
         protocol.check_channels(names, most=most)
         position = protocol.check_replay(command)
         check_readable(names)
+        await self._check("subscribe", names)
         if len(self._wanted().names.union(names)) > most:
             raise CommandError(Code.TOO_MANY, f"A client may have {most} subscriptions; unsubscribe some first.")
         selection = select(names, ephemeral=command.ephemeral)
@@ -160,35 +236,10 @@ class Client:
     # Publishing
 
     async def _publish(self, command: protocol.Publish) -> None:
-        """Hand the event over; the reply comes after the commit, while the next commands are read."""
         payload = protocol.check_publish(command)
         if channels.is_own(command.channel):
             raise own(command.channel)
-        while self._outstanding >= self._ports.limits.outstanding:
-            self._fewer = asyncio.get_running_loop().create_future()
-            await self._fewer
-        publisher = self._ports.publisher
-        await publisher.room()
-        future: asyncio.Future[Any]
-        if command.durable:
-            future = publisher.publish(command.channel, payload, command.tags, command.key)
-        else:
-            future = publisher.notify(command.channel, payload)
-        self._outstanding += 1
-        future.add_done_callback(lambda done: self._published(command.id, done))
-
-    def _published(self, command_id: int, done: asyncio.Future[Any]) -> None:
-        self._outstanding -= 1
-        if self._fewer is not None and not self._fewer.done():
-            self._fewer.set_result(None)
-        if done.cancelled():
-            error: BaseException | None = CommandError(Code.UNAVAILABLE, "The hub is going away.")
-        else:
-            error = done.exception()
-        if error is None:
-            self._session.send(protocol.published(command_id, done.result()))
-            return
-        if not isinstance(error, CommandError):
-            error = CommandError(Code.INTERNAL, "The event was not published, for a reason inside the hub.")
-        # A copy: one failure may be the answer to many publishes.
-        self._session.send(protocol.error(CommandError(error.code, error.message, command_id=command_id)))
+        await self._check("publish", (command.channel,))
+        if self._outbox is None:
+            self._outbox = Outbox(self._ports.publisher, self._session, self._ports.limits.outstanding)
+        await self._outbox.put(command, payload)

@@ -17,9 +17,13 @@ from hub import protocol
 from hub.errors import Code, CommandError
 from hub.fanout.framing import SERVER_SENT
 from hub.fanout.sessions import Join
+from hub.grants import LEEWAY, Grants
 from hub.selection import select
+from hub.web.alarm import Alarm
+from hub.web.authority import Authority
 from hub.web.ports import Ports
 from hub.web.refusal import RequestError, refuse
+from hub.web.seats import Seats
 from hub.web.socket import transport_of
 from hub.web.subscribing import check_readable, hold
 
@@ -27,8 +31,6 @@ KIND: Final = "text/event-stream"
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 _HEADERS: Final = {
     hdrs.CONTENT_TYPE: KIND,
-    hdrs.CACHE_CONTROL: "no-store",
-    "X-Content-Type-Options": "nosniff",
     "X-Accel-Buffering": "no",  # nginx would keep back what is less than a page
 }
 _RETRY: Final = 500, 5_000  # milliseconds until a client comes back: not all of them at once
@@ -39,29 +41,30 @@ log = structlog.get_logger()
 class Sse:
     """Streams what comes to the fan-out."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, seats: Seats, authority: Authority) -> None:
         self._ports = ports
-        self._departures: dict[_Departure, None] = {}  # of those who are connected
+        self._seats = seats
+        self._authority = authority
+        self.departures: dict[Departure, None] = {}  # of those who are connected
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer a request for live events. Returns when the stream has ended."""
         listener = self._ports.listener
         try:
+            grants = self._authority.of(request)
             join = self._join(request)
-            listened = join.selection.listened
-            await hold(listener, listened)
+            await self._authority.check(grants, "subscribe", join.names)
+            if request.method == hdrs.METH_HEAD:
+                return web.Response(headers=_HEADERS)
+            with self._seats.take(request):
+                await hold(listener, join.selection.listened)
+                try:
+                    return await self._stream(request, join, grants)
+                finally:
+                    for name in join.selection.listened:
+                        listener.release(name)
         except (CommandError, RequestError) as error:
             return refuse(error)
-        try:
-            return await self._stream(request, join)
-        finally:
-            for name in listened:
-                listener.release(name)
-
-    def end(self) -> None:
-        """End all streams."""
-        for departure in self._departures:
-            departure.feed_eof()
 
     def _join(self, request: web.Request) -> Join:
         """The subscribe that stands in `request`; a Last-Event-ID is newer than what its URL says."""
@@ -77,7 +80,7 @@ class Sse:
             raise RequestError(503, Code.TOO_MANY, "This hub has as many connections as it may have.")
         return Join(0, names, select(names, ephemeral=command.ephemeral), position, last)
 
-    async def _stream(self, request: web.Request, join: Join) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, join: Join, grants: Grants) -> web.StreamResponse:
         response = _Body(headers=_HEADERS)
         response.force_close()
         try:
@@ -87,9 +90,10 @@ class Sse:
         except ConnectionError:
             return response  # the client has gone already; aiohttp lets it be
         fanout, pulse = self._ports.fanout, self._ports.pulse
-        departure = _Departure()
-        self._departures[departure] = None
+        departure = Departure()
+        self.departures[departure] = None
         session = fanout.open(transport, SERVER_SENT)
+        end = None if grants.expires is None else Alarm(grants.expires + LEEWAY, departure.feed_eof)
         try:
             request.protocol.set_parser(departure)  # type: ignore[arg-type]
             pulse.watch(session)
@@ -97,7 +101,9 @@ class Sse:
             if not transport.is_closing():
                 await departure.over
         finally:
-            del self._departures[departure]
+            del self.departures[departure]
+            if end is not None:
+                end.cancel()
             pulse.forget(session)
             fanout.close(session)
         return response
@@ -109,7 +115,7 @@ class _Body(web.StreamResponse):
     _length_check = False  # else it is chunked; aiohttp does the same for websockets
 
 
-class _Departure:
+class Departure:
     """Sees a client leave, at once: in the place of a parser of what else the client sends, which is thrown away."""
 
     def __init__(self) -> None:
@@ -121,3 +127,7 @@ class _Departure:
     def feed_eof(self) -> None:
         if not self.over.done():
             self.over.set_result(None)
+
+    async def depart(self) -> None:
+        """End the stream."""
+        self.feed_eof()

@@ -11,15 +11,14 @@ from typing import Final
 
 import orjson
 import structlog
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 
 from hub.errors import CommandError
-from hub.web.accept import agree, bare
+from hub.web.accept import agree, bare, chunkable
+from hub.web.authority import Authority
 from hub.web.ports import Reading, Watching
 from hub.web.reader import Reader
 from hub.web.refusal import RequestError, refuse
-
-_HEADERS: Final = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
 
 log = structlog.get_logger()
 
@@ -27,37 +26,44 @@ log = structlog.get_logger()
 class Tables:
     """Serves what `watched` reads. A client that reads nothing for `stall_timeout` seconds is cut off."""
 
-    def __init__(self, watched: Watching, *, stall_timeout: float) -> None:
+    def __init__(self, watched: Watching, authority: Authority, *, stall_timeout: float) -> None:
         self._watched = watched
+        self._authority = authority
         self._stall_timeout = stall_timeout
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.get("/watched", self.tables, allow_head=False),
-            web.get("/watched/{table:(?s:.+)}", self.rows, allow_head=False),
+            web.get("/watched", self.tables),
+            web.get("/watched/{table:(?s:.+)}", self.rows),
         ]
 
     async def tables(self, request: web.Request) -> web.StreamResponse:
         try:
+            grants = self._authority.of(request)
             bare(request)
             kind = agree(request, _Object.kind)
             tables = await self._watched.tables()
+            refused = await self._authority.refused(grants, "subscribe", {str(each["channel"]) for each in tables})
+            tables = [each for each in tables if each["channel"] not in refused]
         except (CommandError, RequestError) as error:
             return refuse(error)
-        return web.Response(body=orjson.dumps({"tables": tables}), content_type=kind, headers=_HEADERS)
+        return web.Response(body=orjson.dumps({"tables": tables}), content_type=kind)
 
     async def rows(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers=_HEADERS)
+        response = web.StreamResponse()
         name = request.match_info["table"]
         try:
+            grants = self._authority.of(request)
             bare(request)
             framing = _FRAMINGS[agree(request, *_FRAMINGS)]()
             response.content_type = framing.kind
-            if request.version < HttpVersion11:
-                raise RequestError(505, "unsupported", "HTTP/1.0 has no chunks, by which a broken stream can be told.")
+            chunkable(request)
             async with Reader(request, response, self._stall_timeout) as reader:
                 async with self._watched.open(name) as reading:
+                    await self._authority.check(grants, "subscribe", [str(reading.head["channel"])])
                     await response.prepare(request)
+                    if request.method == hdrs.METH_HEAD:
+                        return response
                     end = await _send(reading, reader, framing)
                 await reader.end(end)  # when nobody in Postgres waits for it any more
         except (CommandError, RequestError) as error:

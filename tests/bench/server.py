@@ -23,7 +23,8 @@ def free_port() -> int:
 @contextlib.contextmanager
 def serving(database: str, **settings: str) -> Iterator[tuple[str, int]]:
     """The websocket's address and the process's id."""
-    environment = os.environ | {"HUB_DATABASE_URL": database, "HUB_PORT": "0", "HUB_LOG_LEVEL": "warning"} | settings
+    environment = os.environ | {"HUB_DATABASE_URL": database, "HUB_PORT": "0", "HUB_LOG_LEVEL": "warning"}
+    environment |= {"HUB_MAX_RATE": "0", "HUB_MAX_CLIENTS_PER_ADDRESS": "100000", "HUB_DRAIN_SECONDS": "0"} | settings
     with subprocess.Popen(
         [sys.executable, "-m", "hub", "serve"], env=environment, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -80,7 +80,7 @@ class Copy:
                     self.cursor = None
                     return
                 for event in message.get("events", ()):
-                    if not self._apply(event["payload"]):
+                    if not self._apply(orjson.loads(event)["payload"]):
                         self.counts["reload"] += 1
                         self.cursor = None
                         return

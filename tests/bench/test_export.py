@@ -1,141 +1,111 @@
-"""Ways out of the log: COPY or a cursor, payloads as they are or parsed, statements prepared or not."""
+"""Ways out of the log: COPY or a cursor, payloads as they are or parsed, the command, and the memory of each.
+
+HUB_BENCH_ROWS says how many events memory is watched with.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from statistics import median
-from typing import Any
 
-import asyncpg
-import orjson
 import pytest
 from aiohttp import ClientSession
 
-from hub.postgres import past
-from hub.postgres.connect import Target, connect
+from hub.postgres.connect import Connection, Target, connect
 from hub.postgres.embedded import Embedded
-from hub.postgres.history import opened
-from hub.postgres.moment import STANDS, beginning, position
-from hub.postgres.tail import PLAN
-from hub.query import Query
-from hub.selection import select
 from tests.bench.clients import memory
+from tests.bench.exporter import WAYS
 from tests.bench.server import serving
-from tests.bench.table import show
+from tests.bench.table import show, spread
 from tests.conftest import temporary_folder
 
-ROUNDS, ROWS, PAGES = 5, 100_000, 500
-SIZES = (10_000, 1_000_000)
+ROUNDS, ROWS = 5, 100_000
+SIZES = (10_000, int(os.environ.get("HUB_BENCH_ROWS", "1000000")))
 FILL = """
     INSERT INTO hub.events (channel, payload, tags)
-    SELECT 'a', jsonb_build_object('n', n, 'text', repeat('x', 100)), '{x}' FROM generate_series(1, $1::int) AS n
+    SELECT 'a', jsonb_build_object('n', n, 'text', repeat('x', 100)), '{{x}}' FROM generate_series(1, {}) AS n
 """
+FIRST = "CSV by COPY"
 
 
-async def by_copy(connection: Any) -> int:
-    size = 0
-
-    async def write(data: bytes) -> None:
-        nonlocal size
-        size += len(data)
-
-    async with opened(connection, Query()) as export:
-        await export.copy(write)
-    return size
+async def fill(connection: Connection, count: int) -> None:
+    """Make it `count` events, where there are fewer."""
+    have = await connection.fetchval("SELECT count(*) FROM hub.events")
+    if count > have:
+        await connection.execute(FILL.format(count - have), timeout=600)
 
 
-async def formatted_here(connection: Any) -> int:
-    size = 0
-    async with connection.transaction():
-        async for row in connection.cursor(
-            "SELECT id, channel, published_at, payload::text, tags FROM hub.events ORDER BY id", prefetch=100
-        ):
-            line = io.StringIO()
-            csv.writer(line).writerow((*row[:2], row[2].isoformat(), row[3], orjson.dumps(row[4]).decode()))
-            size += len(line.getvalue())
-    return size
+def command(dsn: str, form: str, file: Path) -> None:
+    arguments = [sys.executable, "-m", "hub", "export", "--format", form, "-o", file]
+    subprocess.run(arguments, env=os.environ | {"HUB_DATABASE_URL": dsn}, capture_output=True, check=True)
 
 
-async def lines(connection: Any) -> int:
-    async with opened(connection, Query()) as export:
-        return sum([len(line) async for batch in export.batches() for line in batch])
+async def rates(dsn: str, folder: Path, connection: Connection) -> list[list[str]]:
+    def commanded(form: str) -> Callable[[], Awaitable[object]]:
+        return lambda: asyncio.to_thread(command, dsn, form, folder / f"events.{form}")
+
+    ways: dict[str, Callable[[], Awaitable[object]]] = {
+        name: partial(way, connection, ROWS) for name, way in WAYS.items()
+    }
+    ways |= {f"pghub export, {form}, with the start of Python": commanded(form) for form in ("csv", "ndjson")}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            await way()
+            found[name].append(ROWS / (time.perf_counter() - started))
+    return [
+        [name, f"{median(each):,.0f}", spread([a / b for a, b in zip(each, found[FIRST], strict=True)])]
+        for name, each in found.items()
+    ]
 
 
-async def parsed_again(connection: Any) -> int:
-    """The same, but the payload becomes objects and then text again, by the connection's codec."""
-    size = 0
-    async with connection.transaction():
-        async for row in connection.cursor(
-            "SELECT id, channel, payload, tags, published_at AS at FROM hub.events ORDER BY id", prefetch=100
-        ):
-            size += len(orjson.dumps(dict(row)))
-    return size
+def most(dsn: str, way: str, limit: int) -> str:
+    """The most memory of a process that exports so many, in megabytes."""
+    arguments = [sys.executable, "-m", "tests.bench.exporter", dsn, way, str(limit)]
+    return f"{float(subprocess.run(arguments, capture_output=True, check=True).stdout):.0f}"
 
 
-WAYS: dict[str, Callable[[Any], Awaitable[int]]] = {
-    "CSV by COPY": by_copy,
-    "CSV, fetched and formatted in Python": formatted_here,
-    "NDJSON by a cursor, payloads as they are": lines,
-    "NDJSON by a cursor, payloads parsed and dumped": parsed_again,
-}
-
-
-async def pages(dsn: str, cache: int) -> float:
-    """Pages of 100 events a second, planned as the hub has them planned."""
-    connection = await asyncpg.connect(dsn, statement_cache_size=cache, server_settings=PLAN)
-    stands = await connection.fetchrow(STANDS)
-    query = Query(select(["a"]), limit=100)
-    started = time.perf_counter()
-    for number in range(PAGES):
-        text, arguments = past.page_of(query, beginning(stands), position(stands), number)
-        assert len(await connection.fetch(text, *arguments)) == 100
-    await connection.close()
-    return PAGES / (time.perf_counter() - started)
+@contextmanager
+def postgres() -> Iterator[tuple[str, Path]]:
+    with temporary_folder() as folder:
+        embedded = Embedded(folder / "data")
+        asyncio.run(embedded.start())
+        try:
+            yield embedded.dsn, folder
+        finally:
+            asyncio.run(embedded.stop())
 
 
 @pytest.mark.bench
 @pytest.mark.timeout(900)
 def test_what_goes_out() -> None:
-    async def course(dsn: str, ws: str, process: int) -> None:
+    async def course(dsn: str, ws: str, process: int, folder: Path) -> None:
         connection = await connect(Target(dsn), purpose="bench")
-        await connection.execute(FILL.replace("$1::int", str(ROWS)), timeout=300)
-        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-        rates: dict[int, list[float]] = {100: [], 0: []}
-        for _ in range(ROUNDS):
-            for name, way in WAYS.items():
-                started = time.perf_counter()
-                await way(connection)
-                seconds[name].append(time.perf_counter() - started)
-            for cache, found in rates.items():
-                found.append(await pages(dsn, cache))
-        show(
-            f"{ROWS:,} events, medians of {ROUNDS} interleaved rounds",
-            ["", "events a second"],
-            [[name, f"{ROWS / median(found):,.0f}"] for name, found in seconds.items()],
-        )
-        rows = [[f"statement_cache_size={cache}", f"{median(found):,.0f}"] for cache, found in rates.items()]
-        show("Pages of 100 events a second, one connection", ["", ""], rows)
+        await fill(connection, ROWS)
+        found = await rates(dsn, folder, connection)
+        show(f"{ROWS:,} events, medians of {ROUNDS} interleaved rounds", ["", "events a second", "of COPY"], found)
         kept = [["before", f"{memory(process):.0f}"]]
         async with ClientSession() as http:
             for size in SIZES:
-                have = await connection.fetchval("SELECT count(*) FROM hub.events")
-                await connection.execute(FILL.replace("$1::int", str(max(0, size - have))), timeout=300)
+                await fill(connection, size)
                 url = ws.replace("ws://", "http://").removesuffix("/ws") + f"/events?limit={size}"
                 async with http.get(url, headers={"Accept": "application/x-ndjson"}) as answer:
                     assert sum([chunk.count(b"\n") async for chunk in answer.content.iter_any()]) == size
                 kept.append([f"after {size:,} events", f"{memory(process):.0f}"])
         show("Memory of the hub, MB, NDJSON by a cursor", ["", ""], kept)
+        sizes = (1, *SIZES)
+        peaks = [[way, *(most(dsn, way, size) for size in sizes)] for way in WAYS]
+        show("The most memory of a process that exports, MB", ["events", *(f"{size:,}" for size in sizes)], peaks)
         await connection.close()
 
-    with temporary_folder() as folder:
-        embedded = Embedded(folder / "data")
-        asyncio.run(embedded.start())
-        try:
-            with serving(embedded.dsn) as (ws, process):
-                asyncio.run(course(embedded.dsn, ws, process))
-        finally:
-            asyncio.run(embedded.stop())
+    with postgres() as (dsn, folder), serving(dsn) as (ws, process):
+        asyncio.run(course(dsn, ws, process, folder))

@@ -68,11 +68,11 @@ def read_until(stream: IO[str] | None, word: str) -> str:
 
 
 @contextlib.contextmanager
-def listening(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def listening(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """`pghub listen`, killed at the end."""
     with subprocess.Popen(
         [*PGHUB, "listen", *map(str, arguments)],
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

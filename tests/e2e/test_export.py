@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
+import os
+import pty
 import signal
 import subprocess
 import time
@@ -86,3 +89,24 @@ def test_ctrl_c_leaves_no_half_file(database: str, tmp_path: Path) -> None:
         assert process.wait(20) == 130
     assert file.read_text() == "the old one"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("into", ["file", "terminal"])
+def test_at_a_terminal_it_shows_how_much_there_is_or_the_events_alone(database: str, tmp_path: Path, into: str) -> None:
+    fill(database, 1_000)
+    ours, theirs = pty.openpty()
+    env = ENVIRONMENT | {"HUB_DATABASE_URL": database, "TERM": "xterm", "COLUMNS": "100"}
+    command = [*PGHUB, "export", *(("-o", tmp_path / "events") if into == "file" else ())]
+    shown = b""
+    with subprocess.Popen(command, env=env, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the terminal's end
+            while chunk := os.read(ours, 65_536):
+                shown += chunk
+        assert process.wait(30) == 0
+    os.close(ours)
+    if into == "file":
+        assert b"kB" in shown
+        assert b"channel" not in shown
+    else:
+        assert [orjson.loads(line)["channel"] for line in shown.splitlines()] == ["a.1", "a.0"] * 500

@@ -202,7 +202,7 @@ async def test_what_retention_takes_while_a_hub_is_away_is_told(cluster: Make) -
         await admin.execute(f"{others} AND datname = 'postgres' AND pid <> pg_backend_pid()")
         for number in range(20):
             await admin.execute("SELECT hub.publish('orders', $1::text::jsonb)", str(number))
-        assert [gone async for gone in retention.apply(admin, age=None, count=5)] == [16]  # type: ignore[arg-type]
+        assert [gone async for gone in retention.apply(admin, retention.Keep(count=5))] == [16]  # type: ignore[arg-type]
         await gate.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
         assert (await follower.until(19)) == ["first", *range(15, 20)]
         assert durable(follower) == ["expired"]

@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -95,6 +96,12 @@ def test_what_cannot_be_loaded(database: str, arguments: tuple[str, ...], code: 
     assert word in found[2]
 
 
+def test_a_bad_line_of_standard_input_is_named_so(database: str) -> None:
+    code, _, said = load(database, "-", data=LINE % 1 + b"{}\n")
+    assert code == 1
+    assert said.startswith("pghub: standard input, line 2: ")
+
+
 async def test_subscribers_get_it(database: str) -> None:
     async with running(database) as hub:
         follower = await Follower(["orders"]).connect(hub)
@@ -122,19 +129,44 @@ def copying(dsn: str) -> int:
     return asyncio.run(work())
 
 
-def test_ctrl_c_leaves_nothing(database: str) -> None:
-    command, env = [*PGHUB, "load", "-"], ENVIRONMENT | {"HUB_DATABASE_URL": database}
+@contextlib.contextmanager
+def waiting(dsn: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A load in the middle of its COPY, that waits for what comes next."""
+    command, env = [*PGHUB, "load", "-"], ENVIRONMENT | {"HUB_DATABASE_URL": dsn}
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(LINE % 1 * 10_000)
         process.stdin.flush()
         deadline = time.monotonic() + 30
-        while not copying(database) and time.monotonic() < deadline:
+        while not copying(dsn) and time.monotonic() < deadline:
             time.sleep(0.02)  # Postgres tells nobody
+        yield process
+
+
+def test_ctrl_c_leaves_nothing(database: str) -> None:
+    with waiting(database) as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b""
+    assert not log(database)
+
+
+def test_a_connection_that_is_lost_ends_it_though_nothing_more_comes(database: str) -> None:
+    async def cut() -> None:
+        connection = await asyncpg.connect(database)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'pghub load' AND datname = current_database()"
+        )
+        await connection.close()
+
+    with waiting(database) as process:
+        asyncio.run(cut())
+        assert process.wait(10) == 1
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+        assert said == "pghub: The connection to Postgres was lost; try again. Nothing was loaded.\n"
     assert not log(database)
 
 

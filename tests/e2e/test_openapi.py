@@ -1,4 +1,7 @@
-"""Whatever is asked of a running hub, it answers as its contract says, and never that it broke."""
+"""What schemathesis leaves out: forms that Accept asks for, streams, lines, bodies and parameters that are none.
+
+These too a running hub answers as its contract says, and never that it broke.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,8 @@ ITEMS = st.fixed_dictionaries(
     {"channel": VALUES | st.just("orders"), "payload": JSON},
     optional={"tags": st.lists(VALUES, max_size=3) | JSON, "key": VALUES | JSON, "other": JSON},
 )
-BODIES = st.binary(max_size=20) | (ITEMS | st.lists(ITEMS, max_size=3) | JSON).map(
-    lambda value: json.dumps(value).encode()
-)
+LINES = st.lists(ITEMS | JSON, max_size=3).map(lambda values: "\n".join(map(json.dumps, values)).encode())
+BODIES = st.binary(max_size=20) | LINES
 
 
 @st.composite
@@ -65,7 +67,7 @@ def ask(url: str, method: str, target: str, headers: dict[str, str], body: bytes
 
 
 async def test_no_request_breaks_the_hub_and_every_answer_is_in_the_contract(hub: Any) -> None:
-    @settings(max_examples=1_000, deadline=None)
+    @settings(max_examples=300, deadline=None)
     @given(requests())
     def check(request: tuple[str, str, str, dict[str, str], bytes | None]) -> None:
         path, method, *rest = request
@@ -73,6 +75,6 @@ async def test_no_request_breaks_the_hub_and_every_answer_is_in_the_contract(hub
         assert status < 500
         assert str(status) in CONTRACT["paths"][path][method]["responses"]
         if status >= 400:
-            assert set(json.loads(body)["error"]) == {"code", "message", "field"}
+            assert set(json.loads(body)["error"]) - {"channels"} == {"code", "message", "field"}
 
     await asyncio.to_thread(check)

@@ -15,7 +15,6 @@ import asyncpg
 import orjson
 import pytest
 
-from hub.postgres import watched
 from hub.postgres.embedded import Embedded
 from tests.conftest import running
 from tests.e2e.test_durable import PATIENCE, Follower
@@ -172,11 +171,8 @@ async def test_postgres_dying_in_the_middle_is_no_short_table(data_dir: Path) ->
         assert (head["table"], len(rows)) == ("public.orders", 40_000)
 
 
-async def test_all_streams_in_use_is_a_503_and_a_client_that_leaves_makes_room(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watched, "_PATIENCE", 1.0)
-    async with running(database, stream_max=1) as hub, aiohttp.ClientSession() as http:
+async def test_all_streams_in_use_is_a_503_and_a_client_that_leaves_makes_room(database: str) -> None:
+    async with running(database, stream_max=1, pool_timeout=1.0) as hub, aiohttp.ClientSession() as http:
         async with connected(hub.dsn) as owner:
             await owner.execute(TABLE + ";" + LONG)
         first = await http.get(hub.url + "/watched/orders")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hub import event
 from hub.cursor import Cursor
+from hub.errors import Code
 from hub.fanout.fanout import Fanout
 from hub.fanout.framing import SERVER_SENT, WEBSOCKET
 from hub.fanout.sessions import Join
@@ -117,6 +118,24 @@ async def test_what_the_old_set_still_had_comes_before_the_reply_to_a_change() -
     fanout.sink([make(2)])
     await turns()
     assert [message["type"] for message in outlet.messages()] == ["events", "unsubscribed"]
+
+
+async def test_a_subscribe_under_way_can_be_given_up_for_a_reason() -> None:
+    class Silent:
+        async def page(self, *_: object) -> Any:
+            await asyncio.Event().wait()
+
+        newest = fresh = page
+
+    fanout = Fanout(Silent(), max_buffer=ROOM)
+    session, outlet = client(fanout, "b")
+    fanout.subscribe(session, Join(7, ["a", "b"], select(["a", "b"]), last=5))
+    fanout.unsubscribe(session, ["a"], b'{"type":"told"}', (Code.FORBIDDEN, "Not any more."))
+    fanout.sink([make(1, "a"), make(2, "b")])
+    await turns()
+    error, told, events = outlet.messages()
+    assert (error["id"], error["code"], error["channels"]) == (7, "forbidden", ["a"])
+    assert (told["type"], payloads([events])) == ("told", [2])
 
 
 async def test_a_sweep_over_many_yields_to_the_loop_and_skips_who_left_meanwhile() -> None:

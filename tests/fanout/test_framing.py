@@ -36,7 +36,7 @@ def test_server_sent_signs_of_life_move_the_id_and_are_no_messages() -> None:
     received.feed(SERVER_SENT.sign(None))
     assert (received.id, received.comments) == ("a", 1)
     received.feed(SERVER_SENT.sign("b"))
-    assert received == Received(id="b", comments=1, _next="b")
+    assert received == Received(id="b", ids=2, comments=1, _next="b")
 
 
 def test_server_sent_events_have_no_ping_and_no_goodbye() -> None:

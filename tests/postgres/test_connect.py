@@ -132,6 +132,7 @@ async def test_through_pgbouncer_no_unusual_startup_parameter_is_sent() -> None:
         "postgresql://u:33#s3cret@h/x",
         "postgresql://u:33?s3cret@h/x",
         "postgresql://u:s3@s3cret@h/x",
+        "postgresql://u:33?s3=cret@h/x",
     ],
 )
 async def test_a_url_that_cannot_be_meant_is_explained_without_quoting_it(dsn: str) -> None:

@@ -26,6 +26,7 @@ from hub.postgres.times import DECODERS
         ("float8", 1e23, b"9.999999999999999e+22"),
         ("float8", -0.0, b"0"),
         ("float8", float("nan"), b'"NaN"'),
+        ("float4", -0.0, b"0"),
         ("float4", float("-inf"), b'"-Infinity"'),
         ("numeric", Decimal("1.500"), b"1.500"),
         ("numeric", Decimal("1E+20"), b"100000000000000000000"),

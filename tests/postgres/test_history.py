@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +35,7 @@ QUERIES = {
     "a time": Query(select(["busy.1"]), begin=datetime(2020, 1, 1, tzinfo=UTC), end=datetime(2040, 1, 1, tzinfo=UTC)),
 }
 HERE = Cursor(1, NOTHING)
+STATISTICS = pytest.mark.parametrize("analysed", [False, True], ids=["never analysed", "analysed"])
 
 
 @pytest.fixture
@@ -50,8 +52,11 @@ def log(connections: Pool) -> History:
     return History(connections, connections, verify=Witnesses(fetch).verify)
 
 
-async def test_the_plans_use_the_indexes_of_a_table_that_was_never_analysed(connection: Connection) -> None:
+@STATISTICS
+async def test_the_plans_use_the_indexes(connection: Connection, analysed: bool) -> None:
     await connection.execute(FILL)
+    if analysed:
+        await connection.execute("ANALYZE hub.events")
     end = Cursor(1, NOTHING.lifted(1 << 31))
     for what, query in QUERIES.items():
         whole = Query(query.selection, query.tags, begin=query.begin, end=query.end, limit=100, last=100)
@@ -68,17 +73,20 @@ async def test_the_plans_use_the_indexes_of_a_table_that_was_never_analysed(conn
             assert "Seq Scan on events" not in plan, (what, plan)
 
 
-async def test_a_page_of_a_rare_channel_reads_little(connection: Connection) -> None:
-    """Not all that lies between its events."""
+@STATISTICS
+async def test_a_page_of_a_rare_channel_and_its_newest_read_little(connection: Connection, analysed: bool) -> None:
+    """Not all that lies between its events, which statistics tempt to: they do not know that it is rare."""
     await connection.execute(FILL)
-    text, arguments = past.page_of(
-        Query(QUERIES["names"].selection, limit=3), HERE, Cursor(1, NOTHING.lifted(1 << 31)), 0
-    )
-    async with connection.transaction():
-        await connection.execute(history._LOCAL)
-        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {text}"
-        (plan,) = await connection.fetchval(explain, *arguments)
-    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 100
+    if analysed:
+        await connection.execute("ANALYZE hub.events")
+    end = Cursor(1, NOTHING.lifted(1 << 31))
+    for name in ("a name", "names"):
+        query = Query(QUERIES[name].selection, limit=3, last=3)
+        for text, arguments in (past.page_of(query, HERE, end, 0), past.start_of(query, HERE, end)):
+            async with connection.transaction():
+                await connection.execute(history._LOCAL)
+                (plan,) = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {text}", *arguments)
+            assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 100, name
 
 
 async def test_what_commits_late_is_on_a_later_page_and_only_there(
@@ -143,6 +151,32 @@ async def test_a_cursor_that_postgres_cannot_read_is_a_bad_request(log: History,
     with pytest.raises(CommandError) as caught:
         await log.page(Query(until=Cursor(generation, NOTHING.lifted(1 << 40))))
     assert caught.value.code is Code.BAD_REQUEST
+
+
+async def test_who_asks_for_what_takes_too_long_to_find_is_told_what_to_narrow(
+    log: History, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_TIMEOUT", 0.1)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE hub.events IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(CommandError, match="name their channels") as caught:
+            await log.page(Query(tags=("rare",)))
+    assert caught.value.code is Code.UNAVAILABLE
+    assert not (await log.page(Query(tags=("rare",)))).events
+
+
+@pytest.mark.parametrize("failure", [ConnectionResetError("the client has left"), asyncio.CancelledError()], ids=repr)
+async def test_who_leaves_at_the_last_piece_of_a_csv_leaves_no_connection_behind(
+    log: History, failure: BaseException
+) -> None:
+    async def write(_data: bytes) -> None:
+        raise failure
+
+    async with asyncio.timeout(20):
+        for _ in range(3):  # of one connection
+            with pytest.raises(type(failure)):
+                async with log.open(Query()) as export:
+                    await export.copy(write)
 
 
 async def test_a_log_that_cannot_be_read_is_unavailable(log: History, connection: Connection) -> None:

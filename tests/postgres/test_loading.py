@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
@@ -121,6 +121,25 @@ async def test_a_bad_line_is_named_and_refuses_all(
     assert await items.load(pieces(good * 2)) == 2  # on the same connection
 
 
+async def test_each_channel_is_checked_once_before_it_is_written_to(items: Items, connection: Connection) -> None:
+    asked: list[str] = []
+
+    async def check(names: Sequence[str]) -> None:
+        asked.extend(names)
+        if "no\\" in names:
+            raise CommandError(Code.FORBIDDEN, "No.", channels=("no\\",))
+
+    def lines(*names: str) -> bytes:
+        return b"".join(orjson.dumps({"channel": name, "payload": 1}) + b"\n" for name in names)
+
+    assert await items.load(pieces(lines("a", "b", "a", "c\\d", "b"), 40), check) == 5
+    assert asked == ["a", "b", "c\\d"]
+    bad = lines(*"aaaaa", "no\\", "b")
+    assert await refused(items.load(pieces(bad, 65_536), check)) == ("forbidden", "line 6")
+    assert await refused(items.load(pieces(lines(*"aaaaa", "no\\").rstrip(), 7), check)) == ("forbidden", "line 6")
+    assert len(await log(connection)) == 5
+
+
 async def test_a_source_that_fails_leaves_nothing(items: Items, connection: Connection) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b'{"channel":"a","payload":1}\n' * 10_000
@@ -146,6 +165,27 @@ async def test_a_load_that_is_cancelled_leaves_nothing(items: Items, connection:
         await task
     assert not await log(connection)
     assert await items.load(pieces(b'{"channel":"a","payload":1}')) == 1
+
+
+async def test_a_load_whose_connection_is_lost_ends_and_the_next_one_has_another(
+    items: Items, connection: Connection
+) -> None:
+    begun = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"channel":"a","payload":1}\n'
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(items.load(endless()))
+    await begun.wait()
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'pghub stream' AND datname = current_database()"
+    )
+    assert await refused(task) == ("unavailable", None)
+    assert await items.load(pieces(b'{"channel":"a","payload":1}')) == 1
+    assert len(await log(connection)) == 1
 
 
 async def test_lines_that_are_payloads_of_a_channel(connection: Connection) -> None:

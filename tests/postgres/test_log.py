@@ -183,3 +183,23 @@ async def test_the_plans_use_the_indexes_even_without_statistics(database: str, 
     text = "\n".join(row[0] for row in plan)
     assert "Index" in text
     assert "Seq Scan on events" not in text
+
+
+@pytest.mark.parametrize("analysed", [False, True], ids=["never analysed", "analysed"])
+async def test_a_replay_of_a_rare_channel_reads_little(connection: Connection, database: str, analysed: bool) -> None:
+    """Not all that lies between its events, which statistics tempt to: they do not know that it is rare."""
+    await connection.execute(
+        "ALTER TABLE hub.events SET (autovacuum_enabled = off);"
+        "INSERT INTO hub.events (channel, payload) SELECT CASE n % 25000 WHEN 0 THEN 'rare' ELSE 'busy' END, '1'"
+        "  FROM generate_series(1, 50000) AS n"
+    )
+    if analysed:
+        await connection.execute("ANALYZE hub.events")
+    here = await connection.fetchval("SELECT pg_current_snapshot()::text")
+    arguments = {"_PAGE_NAMED": [["rare"], 0, 1 << 40, "1:1:", here], "_NEWEST": [["rare"], here, 5]}
+    async with pool(Target(database), min_size=0, max_size=1, settings=PLAN) as readers:
+        for statement, given in arguments.items():
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {getattr(logs, statement)}"
+            (plan,) = await readers.fetchval(explain, *given)
+            assert plan["Plan"]["Actual Rows"] >= 1
+            assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 50, statement

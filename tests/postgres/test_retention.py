@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from hub.postgres import retention
 from hub.postgres.connect import Connection, Target
+from hub.postgres.retention import Keep
 from tests.postgres.conftest import opened
 
 YEAR = timedelta(days=365)
@@ -35,8 +37,8 @@ async def horizon(connection: Connection) -> int:
     return value
 
 
-async def apply(connection: Connection, age: timedelta | None = None, count: int | None = None) -> int:
-    return sum([gone async for gone in retention.apply(connection, age=age, count=count)])
+async def apply(connection: Connection, **keep: Any) -> int:
+    return sum([gone async for gone in retention.apply(connection, Keep(**keep))])
 
 
 async def test_what_is_older_goes_and_the_horizon_rises_with_it(connection: Connection) -> None:
@@ -54,6 +56,28 @@ async def test_of_more_than_the_count_the_newest_stay(connection: Connection) ->
     assert await apply(connection, count=4) == 6
     assert await left(connection) == ids[-4:]
     assert await apply(connection, count=4) == 0
+
+
+@pytest.mark.parametrize(("count", "text"), [(2_000, 100), (1_000, 1_500), (300, 10_000)])
+async def test_a_size_is_kept_to_by_what_the_rows_take(connection: Connection, count: int, text: int) -> None:
+    """Within a fifth, whether they are small, fill a page or are cut to pieces; no file becomes smaller by it."""
+    publish = (
+        "INSERT INTO hub.events (channel, payload) SELECT 'a', to_jsonb(repeat('x', $1)) FROM generate_series(1, $2)"
+    )
+    for _ in range(count // 10):
+        await connection.execute(publish, text, 10)
+    size = await connection.fetchval("SELECT pg_total_relation_size('hub.events')")
+    assert await apply(connection, size=size) == 0
+    await apply(connection, size=size // 2)
+    assert 0.4 * count <= len(await left(connection)) <= 0.6 * count
+    assert await apply(connection, size=size // 2) == 0
+
+
+async def test_of_count_and_size_the_stricter_counts(connection: Connection) -> None:
+    ids = await publish(connection, 10)
+    assert await apply(connection, size=1 << 30, count=4) == 6
+    assert await apply(connection, size=1, count=3) == 3
+    assert await left(connection) == ids[-1:]
 
 
 async def test_a_transaction_goes_as_a_whole_or_not_at_all(connection: Connection) -> None:
@@ -78,7 +102,7 @@ async def test_where_there_is_nothing_to_do_it_is_one_statement(connection: Conn
     async def statements() -> int:
         sent: list[object] = []
         with connection.query_logger(sent.append):
-            assert await apply(connection, age=timedelta(seconds=1), count=2) == 0
+            assert await apply(connection, age=timedelta(seconds=1), count=2, size=1 << 20) == 0
         await asyncio.sleep(0)  # asyncpg calls its loggers in the next turn
         return len(sent)
 
@@ -92,7 +116,7 @@ async def test_where_there_is_nothing_to_do_it_is_one_statement(connection: Conn
 async def test_it_goes_batch_by_batch(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_BATCH", 3)
     ids = await publish(connection, 11)
-    assert [gone async for gone in retention.apply(connection, age=None, count=1)] == [3, 3, 3, 1]
+    assert [gone async for gone in retention.apply(connection, Keep(count=1))] == [3, 3, 3, 1]
     assert await left(connection) == ids[-1:]
 
 

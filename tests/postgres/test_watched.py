@@ -13,7 +13,7 @@ import pytest
 
 from hub import cursor
 from hub.errors import Code, CommandError
-from hub.postgres import watched as module
+from hub.postgres.acquired import PATIENCE
 from hub.postgres.codecs import set_stream_codecs
 from hub.postgres.connect import Connection, Target, pool
 from hub.postgres.watched import Watched, session
@@ -31,7 +31,8 @@ async def watched(database: str) -> AsyncIterator[Watched]:
 class opened:  # noqa: N801 - it is used as a function
     """Reads watched tables as the hub does, as whatever role the URL names."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._streams = pool(
             Target(dsn),
             min_size=0,
@@ -43,7 +44,7 @@ class opened:  # noqa: N801 - it is used as a function
         self._pool = pool(Target(dsn), min_size=0, max_size=1)
 
     async def __aenter__(self) -> Watched:
-        return Watched(await self._streams.__aenter__(), await self._pool.__aenter__())
+        return Watched(await self._streams.__aenter__(), await self._pool.__aenter__(), patience=self._patience)
 
     async def __aexit__(self, *error: object) -> None:
         await self._pool.__aexit__(*error)
@@ -288,15 +289,13 @@ async def test_a_connection_that_dies_in_the_middle_is_noticed_and_the_next_one_
     assert len((await read(watched, "orders"))[1]) == 50_000
 
 
-async def test_all_connections_in_use_is_unavailable(
-    watched: Watched, orders: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
-    async with watched.open("orders"), watched.open("orders"):
-        error = await refused(watched, "orders")
-        assert (error.code, "in use" in error.message) == (Code.UNAVAILABLE, True)
-        assert await watched.tables()
-    assert len((await read(watched, "orders"))[1]) == 3
+async def test_all_connections_in_use_is_unavailable(database: str, orders: Connection) -> None:
+    async with opened(database, patience=0.2) as watched:
+        async with watched.open("orders"), watched.open("orders"):
+            error = await refused(watched, "orders")
+            assert (error.code, "in use" in error.message) == (Code.UNAVAILABLE, True)
+            assert await watched.tables()
+        assert len((await read(watched, "orders"))[1]) == 3
 
 
 async def test_types_and_columns_may_change_between_two_readings(watched: Watched, connection: Connection) -> None:

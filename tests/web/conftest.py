@@ -27,6 +27,7 @@ from hub.query import Query
 from hub.selection import Selection
 from hub.snapshot import NOTHING
 from hub.web.access import Access
+from hub.web.addresses import Proxies, networks
 from hub.web.app import Web
 from hub.web.ports import Limits, Ports
 
@@ -111,7 +112,7 @@ class Watched:
 
     @property
     def head(self) -> dict[str, object]:
-        return {"table": "public.orders", "cursor": "abc"}
+        return {"table": "public.orders", "channel": "orders", "cursor": "abc"}
 
     async def two(self) -> AsyncGenerator[list[bytes]]:
         yield [b'{"id":1}', b'{"id":2}']
@@ -142,7 +143,7 @@ class Items:
             for number, item in enumerate(items, 1)
         ]
 
-    async def load(self, chunks: AsyncIterator[bytes]) -> int:
+    async def load(self, chunks: AsyncIterator[bytes], _check: object) -> int:
         try:
             async for chunk in chunks:
                 self.loaded += chunk
@@ -248,13 +249,21 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     tasks = []
 
     async def start_one(
-        heartbeat: float = 25.0, origins: tuple[str, ...] = (), stall_timeout: float = 1.0, **limits: int
+        heartbeat: float = 25.0,
+        origins: tuple[str, ...] = (),
+        trusted: str = "",
+        stall_timeout: float = 1.0,
+        idle_timeout: float = 600.0,
+        tokens: Any = None,
+        authorizing: Any = None,
+        auth_timeout: float = 10.0,
+        **limits: int,
     ) -> Site:
         made = Limits(**limits)
         reasons: list[str] = []
         listener, publisher, watched, items, past = Listener(), Publisher(), Watched(), Items(), Past()
         fanout = Fanout(Log(), max_buffer=made.buffer)
-        pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=stall_timeout)
+        pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=stall_timeout, idle_timeout=idle_timeout)
         tasks.append(asyncio.create_task(pulse.run()))
         ports = Ports(
             fanout=fanout,
@@ -268,8 +277,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             limits=made,
             heartbeat=heartbeat,
             stall_timeout=stall_timeout,
+            tokens=tokens,
+            authorizing=authorizing,
+            auth_timeout=auth_timeout,
         )
-        web = Web(ports, access=Access("127.0.0.1", origins), static=tmp_path)
+        web = Web(ports, access=Access("127.0.0.1", origins, Proxies(networks(trusted))), static=tmp_path)
         server = TestServer(web.app)
         await server.start_server()
         servers.append(server)

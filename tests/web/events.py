@@ -16,6 +16,7 @@ class Received:
     messages: list[tuple[str, str]] = field(default_factory=list)
     id: str = ""
     retry: int | None = None
+    ids: int = 0  # how often it was told
     comments: int = 0
     _rest: bytes = b""
     _data: list[str] = field(default_factory=list)
@@ -45,7 +46,7 @@ class Received:
             case "data":
                 self._data.append(value)
             case "id":
-                self._next = value
+                self._next, self.ids = value, self.ids + 1
             case "retry":
                 self.retry = int(value)
             case _:

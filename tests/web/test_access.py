@@ -52,6 +52,21 @@ def test_an_origin_is_this_page_or_listed(origin: str | None, allowed: bool) -> 
     assert Access("127.0.0.1", ["https://hub.example/"]).origin_allowed(origin, "localhost:8080") is allowed
 
 
+@pytest.mark.parametrize(
+    ("origin", "scheme", "allowed"),
+    [
+        ("https://localhost:8080", "https", True),
+        ("http://localhost:8080", "https", False),
+        ("http://localhost:8080", "http", True),
+        ("https://localhost:8080", None, True),
+        ("http://hub.example", "https", True),
+    ],
+)
+def test_a_page_that_came_by_another_scheme_is_no_page_of_ours(origin: str, scheme: str | None, allowed: bool) -> None:
+    """Where it is known by which the hub is spoken to; what is listed is allowed as it is listed."""
+    assert Access("127.0.0.1", ["http://hub.example"]).origin_allowed(origin, "localhost:8080", scheme) is allowed
+
+
 async def test_a_foreign_host_gets_421_on_every_path(site: Any) -> None:
     for path in ("/", "/healthz", "/ws", "/nowhere"):
         answer = await site.http.get(site.url + path, headers={"Host": "evil.example"})
@@ -80,6 +95,7 @@ async def test_a_listed_origin_may_connect_and_import_the_client(start: Callable
     assert (await (await site.connect(origin="https://shop.example")).receive())["type"] == "welcome"
     answer = await site.http.get(site.url + "/client.js", headers={"Origin": "https://shop.example"})
     assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+    assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After, Hub-Cursor, Hub-Gap"
 
 
 async def test_nobody_else_gets_a_cors_header(site: Any) -> None:

@@ -42,8 +42,10 @@ async def test_probes(site: Any) -> None:
 
 async def test_a_plain_get_of_the_websocket_is_told_so(site: Any) -> None:
     answer = await site.http.get(site.url + "/ws")
-    assert answer.status == 426
-    assert "websocket" in await answer.text()
+    assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+    error = (await answer.json())["error"]
+    assert error["code"] == "upgrade_required"
+    assert "websocket" in error["message"]
 
 
 async def test_our_subprotocol_is_agreed_to_and_may_be_left_out(site: Any) -> None:
@@ -55,11 +57,15 @@ async def test_other_subprotocols_alone_are_refused(site: Any) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         await site.connect(protocols=("graphql-ws",))
     assert caught.value.status == 400
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Protocol": "graphql-ws"}
+    answer = await site.http.get(site.url + "/ws", headers=headers)
+    assert (await answer.json())["error"]["field"] == "Sec-WebSocket-Protocol"
 
 
 async def test_a_broken_handshake_leaves_nothing_behind(site: Any) -> None:
     answer = await site.http.get(site.url + "/ws", headers={"Upgrade": "websocket", "Connection": "Upgrade"})
     assert answer.status == 400
+    assert (await answer.json())["error"]["code"] == "bad_request"
     assert not site.ports.fanout.sessions
 
 

@@ -90,10 +90,6 @@ async def test_refusals_say_why(
     assert ("Retry-After" in answer.headers) == (status == 503)
 
 
-async def test_head_is_not_for_streams(site: Any) -> None:
-    assert (await site.http.head(site.url + "/events")).status == 405
-
-
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/csv"])
 async def test_a_stream_that_breaks_off_has_no_end(site: Any, accept: str) -> None:
     async def broken() -> AsyncGenerator[list[bytes]]:

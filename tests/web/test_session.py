@@ -232,6 +232,51 @@ async def test_a_client_that_answers_no_ping_is_closed_with_4408(start: Callable
     assert await peer.closed() == 4408
 
 
+async def test_who_asks_for_nothing_for_long_is_sent_away(start: Callable[..., Any]) -> None:
+    """With 4408, after which a client may come back; one that is subscribed to something, or asks, stays."""
+    site = await start(heartbeat=0.05, idle_timeout=0.1)
+    idle, asking, subscribed = await site.connect(), await site.connect(), await site.connect("/ws?channel=a")
+
+    async def chatter(peer: Any) -> None:
+        """Answer pings, as every client does."""
+        async for message in peer.socket:
+            if message.type is aiohttp.WSMsgType.PING:
+                await peer.socket.pong(message.data)
+                if peer is asking:
+                    await peer.send(type="ping", id=1)
+
+    chatting = [asyncio.create_task(chatter(peer)) for peer in (asking, subscribed)]
+    await chatter(idle)
+    assert idle.socket.close_code == 4408
+    await chatter(idle := await site.connect())
+    assert idle.socket.close_code == 4408, "the others had time enough, too"
+    assert not any(task.done() for task in chatting)
+    for task in chatting:
+        task.cancel()
+
+
+async def test_too_many_messages_a_second_are_answered_by_a_warning_and_then_by_4429(start: Callable[..., Any]) -> None:
+    site = await start(rate=10)
+    peer = await site.connect()
+    await peer.receive()
+    for _ in range(21):
+        await peer.send(type="ping", id=1)
+    answers = [await peer.receive() for _ in range(22)]
+    (warning,) = [answer for answer in answers if answer["type"] == "error"]
+    assert (warning["id"], warning["code"]) == (None, "too_many")
+    assert sum(answer["type"] == "pong" for answer in answers) == 21, "and all was done"
+    for _ in range(25):
+        await peer.send(type="ping", id=1)
+    assert await peer.closed() == 4429
+
+
+async def test_pongs_count_as_messages(start: Callable[..., Any]) -> None:
+    peer = await (await start(rate=10)).connect()
+    for _ in range(50):
+        await peer.socket.pong()
+    assert await peer.closed() == 4429
+
+
 async def test_going_away_says_1001_to_everyone(site: Any) -> None:
     peers = [await site.connect() for _ in range(3)]
     for peer in peers:

@@ -22,9 +22,10 @@ from hub import patterns
 from hub.postgres import postmaster
 from hub.postgres.embedded import Embedded
 from tests.bench import clients
-from tests.bench.fault_producer import CHANNELS, FAILURES, PRODUCERS
 from tests.bench.server import Hub
 from tests.bench.table import show
+from tests.faults import judge
+from tests.faults.producers import CHANNELS, FAILURES, PRODUCERS
 
 CLIENTS, SECONDS = 200, float(os.environ.get("HUB_BENCH_SECONDS", "120"))
 HUB_KILLS, RESTARTS = 5, 2
@@ -133,23 +134,6 @@ async def terminate(dsn: str, chance: random.Random) -> int:
     return 2
 
 
-def judge(follower: Follower, committed: dict[int, tuple[str, int | None]]) -> Counter[str]:
-    """What is wrong with a story: events lost, come twice, or before one that their producer had seen."""
-    expected = {number for number, (channel, _) in committed.items() if follower.wants(channel)}
-    place = {number: index for index, number in enumerate(follower.story)}
-    early = sum(
-        place.get(committed[number][1] or 0, -1) > index for number, index in place.items() if number in committed
-    )
-    return Counter(
-        {
-            "lost": len(expected - place.keys()),
-            "twice": len(follower.story) - len(place),
-            "never committed": len(place.keys() - committed.keys()),
-            "out of causal order": early,
-        }
-    )
-
-
 @pytest.mark.bench
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_and_nothing_comes_twice(data_dir: Path) -> None:
@@ -163,7 +147,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(data_dir: Path) -> None:
         followers = [Follower(hub.url, seed + number) for number in range(CLIENTS)]
         running = [asyncio.create_task(follower.run()) for follower in followers]
         await asyncio.gather(*(follower.live.wait() for follower in followers))
-        command = [sys.executable, "-m", "tests.bench.fault_producer", embedded.dsn, str(SECONDS), str(seed)]
+        command = [sys.executable, "-m", "tests.faults.producers", embedded.dsn, str(SECONDS), str(seed)]
         producers = await asyncio.create_subprocess_exec(*command)
         done = await faults(embedded, data_dir, hub, random.Random(seed))
         await producers.wait()
@@ -176,18 +160,18 @@ def test_nothing_is_lost_and_nothing_comes_twice(data_dir: Path) -> None:
             while not all(follower.done for follower in followers):
                 assert not [task for task in running if task.done()]
                 await asyncio.sleep(0.1)
-        rows = await connection.fetch("SELECT id, channel, (payload->>'saw')::bigint AS saw FROM hub.events")
+        rows = await connection.fetch("SELECT id, channel, payload FROM hub.events")
         await connection.close()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         for follower in followers:
             follower.drop()
-        committed = {row["id"]: (row["channel"], row["saw"]) for row in rows}
+        committed = {row["id"]: judge.fact(row["channel"], row["payload"]) for row in rows}
         wrong: Counter[str] = Counter()
         totals: Counter[str] = Counter()
         for follower in followers:
-            wrong += judge(follower, committed)
+            wrong += judge.durable(follower.story, follower.wants, committed)
             totals += follower.gaps
             totals["connections"] += follower.connections
             totals["received"] += len(follower.story)
@@ -200,7 +184,9 @@ def test_nothing_is_lost_and_nothing_comes_twice(data_dir: Path) -> None:
         asyncio.run(embedded.stop())
     rows = [["committed", str(committed)], *([name, str(count)] for name, count in sorted(done.items()))]
     rows += [[name, str(totals[name])] for name in ("received", "connections", "expired", "reset", "failover")]
-    rows += [[name, str(wrong[name])] for name in ("lost", "twice", "never committed", "out of causal order")]
+    rows += [
+        [name, str(wrong[name])] for name in ("lost", "twice", "never committed", "out of order", "before their cause")
+    ]
     show(f"{PRODUCERS} producers, {CLIENTS} clients, {SECONDS:.0f} s, seed {seed}", ["", ""], rows)
     assert not +wrong
     assert not totals["expired"] + totals["reset"] + totals["failover"]

@@ -1,0 +1,1 @@
+"""The commands of `pghub`, one idea a file; hub/cli.py puts them together."""
