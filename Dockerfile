@@ -32,6 +32,7 @@ default_pool_size = 20
 max_client_conn = 1000
 log_connections = 0
 log_disconnections = 0
+log_stats = 0
 END
 
 USER 10002:10002
