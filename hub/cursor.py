@@ -23,6 +23,7 @@ MAX_LENGTH: Final = 64 * 1024
 _FOREIGN: Final = "The cursor is none of this hub's; subscribe without it."
 _FORMAT: Final = 2
 _PLACE: Final = 1  # flag: a place inside a replay follows
+_ERAS: Final = 1 << 31  # Postgres's integer; a greater one would spoil the look for all who share it
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _numbers(data: bytes) -> Iterator[int]:
 
 def _decode(numbers: Iterator[int]) -> Cursor:
     version, flags, generation, era = next(numbers), next(numbers), next(numbers), next(numbers)
-    if version != _FORMAT or flags & ~_PLACE:
+    if version != _FORMAT or flags & ~_PLACE or era >= _ERAS:
         raise ValueError("another format")
     snapshot, witness = _to_snapshot(numbers), _to_witness(numbers)
     place = Place(_to_snapshot(numbers), next(numbers)) if flags & _PLACE else None

@@ -11,7 +11,7 @@ from hub import assets, loop, source
 from hub.certificate import Certificate
 from hub.errors import SetupError
 from hub.postgres import checks
-from hub.postgres.checks import Finding
+from hub.postgres.finding import Finding
 from hub.settings import Settings
 from hub.tokens import Tokens
 

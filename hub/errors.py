@@ -63,6 +63,10 @@ class CommandError(HubError):
         self.field = field
 
 
+class UncertainError(CommandError):
+    """What was asked for may have been done or not: the connection to Postgres was lost when it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
     """A websocket close code: when the hub sends it, and whether a client is to come back."""
@@ -77,6 +81,7 @@ PROTOCOL = Close(1002, "a frame against the rules of websockets", reconnect=Fals
 BINARY = Close(1003, "only text frames, please", reconnect=False)
 NOT_UTF8 = Close(1007, "a text frame has to be UTF-8", reconnect=False)
 TOO_MANY_ERRORS = Close(1008, "ten errors in ten seconds", reconnect=False)
+DISMISSED = Close(1008, "disconnected by an operator", reconnect=False)
 TOO_BIG = Close(1009, "the frame is over the limit", reconnect=False)
 INTERNAL = Close(1011, "an error inside the hub", reconnect=True)
 UNAUTHENTICATED = Close(4401, "no good token came in time", reconnect=False)
@@ -93,6 +98,7 @@ CLOSE_CODES = (
     BINARY,
     NOT_UTF8,
     TOO_MANY_ERRORS,
+    DISMISSED,
     TOO_BIG,
     INTERNAL,
     UNAUTHENTICATED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -24,6 +24,15 @@ class Event(NamedTuple):
     @property
     def ephemeral(self) -> bool:
         return self.id == 0
+
+
+_AT: Final = b'"at":"'  # stands for itself in an event's JSON: a channel's quotes are escaped
+
+
+def published_at(event: Event) -> float:
+    """When it was published, or a NOTIFY came, in seconds since 1970."""
+    start = event.json.index(_AT) + len(_AT)
+    return datetime.fromisoformat(event.json[start : event.json.index(b'"', start)].decode()).timestamp()
 
 
 def durable(xid: int, number: int, channel: str, payload: str, tags: Sequence[str], at: datetime) -> Event:

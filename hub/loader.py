@@ -14,7 +14,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from hub.errors import CommandError, SetupError
+from hub.errors import CommandError, SetupError, UncertainError
 
 _CHUNK: Final = 256 * 1024  # bytes
 _STDIN: Final = 0
@@ -61,7 +61,8 @@ def progress(file: File) -> Iterator[AsyncGenerator[bytes]]:
 def sentence(name: str, error: CommandError) -> str:
     """What a person is told."""
     place = "" if error.field is None else f"{'standard input' if name == '-' else name}, {error.field}: "
-    return f"{place}{' '.join(error.message.split())} Nothing was loaded."
+    end = "" if isinstance(error, UncertainError) else " Nothing was loaded."
+    return f"{place}{' '.join(error.message.split())}{end}"
 
 
 async def _chunks(file: File, advance: Callable[[int], None]) -> AsyncGenerator[bytes]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, TextIO
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
 
 import structlog
 
+_NO_LEVELS: Final[Mapping[str, str]] = {}
 
-def configure(level: str, stream: TextIO | None = None) -> None:
-    """Send every log event of `level` and above to `stream` (standard error), those of libraries too."""
+
+def configure(level: str, stream: TextIO | None = None, levels: Mapping[str, str] = _NO_LEVELS) -> None:
+    """Send every log event of `level` and above to `stream` (standard error), those of libraries too.
+
+    `levels` are those of loggers that have their own, by name; of the hub's modules these are the names.
+    """
     stream = stream or sys.stderr
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -36,6 +42,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     # Each try of the pool to get a connection back, with a traceback; the listener says once that Postgres is gone.
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
     logging.getLogger("asyncio").addFilter(_is_news)
+    for name, own in levels.items():
+        logging.getLogger(name).setLevel(own.upper())
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -50,5 +58,6 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _renderer(stream: TextIO) -> list[Any]:
     if stream.isatty():
-        return [structlog.dev.ConsoleRenderer()]
+        # Not the one with local variables: there may be passwords among them.
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

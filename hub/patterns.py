@@ -60,6 +60,14 @@ def regex(pattern: str) -> str:
     return "^" + r"\.".join(_word(word) for word in pattern.split(".")) + "$"
 
 
+def union(patterns: Iterable[str]) -> str:
+    """One regular expression for all of `patterns`, of which there is at least one.
+
+    Postgres keeps 32 compiled ones: given more it would compile each of them anew for each row.
+    """
+    return "|".join(map(regex, sorted(patterns)))
+
+
 def _word(word: str) -> str:
     return {"*": r"[^.]*", "**": r".*"}.get(word) or _SPECIAL.sub(r"\\\1", word)
 

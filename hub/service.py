@@ -18,6 +18,8 @@ from hub.certificate import Certificate
 from hub.errors import CommandError, SetupError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.journal import Journal
+from hub.metrics import Metrics
 from hub.postgres import retention, watched
 from hub.postgres.authorize import Authorizing
 from hub.postgres.codecs import set_stream_codecs
@@ -33,13 +35,16 @@ from hub.postgres.publisher import Publisher
 from hub.postgres.retention import Keep
 from hub.postgres.tail import BELL, PLAN, SESSION, Tail
 from hub.postgres.watched import Watched
+from hub.readiness import Readiness
 from hub.settings import Settings
 from hub.signals import Signals
 from hub.tokens import Tokens
+from hub.vitals import Vitals
 from hub.web.access import Access
 from hub.web.addresses import Proxies, networks
 from hub.web.app import Web
 from hub.web.ports import Limits, Ports
+from hub.web.roster import Roster
 from hub.web.server import Endpoint, serving
 
 _READERS: Final = 4  # connections that replays share
@@ -87,7 +92,8 @@ async def hub(
     endpoint = _endpoint(settings, signals)
     access = Access(settings.host, settings.origin_list, Proxies(networks(settings.trusted_proxies)))
     tokens = _tokens(settings, signals)
-    pooled, direct = source.target(settings, dsn), source.direct_target(settings, dsn)
+    telemetry, roster = source.telemetry_of(settings), Roster()
+    pooled, direct = source.target(settings, dsn, telemetry), source.direct_target(settings, dsn, telemetry)
     await _prepare(direct)
     async with contextlib.AsyncExitStack() as stack:
         opened = await stack.enter_async_context(pool(pooled, min_size=settings.pool_min, max_size=settings.pool_max))
@@ -99,15 +105,17 @@ async def hub(
         history = Log(readers, fresh=lambda: tail.fresh())
         fanout = Fanout(history, max_buffer=settings.max_buffer)
         pulse = _pulse(settings, fanout)
-        listener = _listener(direct, fanout, lambda: tail.wake())
+        listener = _listener(direct, fanout, ring=lambda: tail.ring(), wake=lambda: tail.wake())
         tail = _tail(direct, fanout, listener)
-        publisher = Publisher(opened)
+        publisher = Publisher(opened, patience=settings.pool_timeout)
         keep = retention.run(readers, _keep(settings))
         tasks = [_task(work) for work in (listener.run(), tail.run(), publisher.run(), pulse.run(), keep)]
         stack.push_async_callback(_cancel, tasks)
         await listener.prove(publisher.prove)
         await _started(tail)
-        tasks.append(_task(stats.run(fanout, listener)))
+        vitals, journal = Vitals(fanout, listener, tail, opened, telemetry, roster), Journal(fanout)
+        telemetry.tell = journal.tell
+        tasks += [_task(vitals.run()), _task(stats.run(vitals, journal))]
         if with_demo:
             tasks.append(_task(demo.run(lambda: connect(direct, purpose="demo"), assets.folder("sql"))))
         authorizing = None if tokens is None else await _authorizing(opened, settings.authorize_cache)
@@ -120,8 +128,10 @@ async def hub(
             publisher=publisher,
             watched=Watched(streams, opened, patience=settings.pool_timeout),
             posting=Items(opened, streams, patience=settings.pool_timeout),
-            past=History(opened, streams, verify=history.verify, patience=settings.pool_timeout),
-            ready=lambda: _reasons(listener, tail),
+            past=History(opened, streams, patience=settings.pool_timeout),
+            ready=Readiness(vitals, listener, publisher).reasons,
+            scrape=Metrics(vitals).scrape,
+            roster=roster,
             limits=_limits(settings),
             heartbeat=settings.heartbeat,
             stall_timeout=settings.stall_timeout,
@@ -198,14 +208,14 @@ async def _prepare(direct: Target) -> None:
             log.info("migrated", migration=name)
 
 
-def _listener(direct: Target, fanout: Fanout, wake: Callable[[], None]) -> Listener:
+def _listener(direct: Target, fanout: Fanout, *, ring: Callable[[], None], wake: Callable[[], None]) -> Listener:
     def on_batch(batch: Sequence[Notification]) -> None:
         now = datetime.now(UTC)
         events = [event.ephemeral(name, payload, now) for name, payload in batch if name != BELL]
         if events:
             fanout.sink(events)
         if len(events) < len(batch):
-            wake()
+            ring()
 
     listener = Listener(
         lambda: connect_listening(direct),
@@ -234,14 +244,6 @@ async def _started(tail: Tail) -> None:
             f"The hub cannot read its log: {tail.trouble.rstrip('.')}. Its role needs SELECT on the tables of the "
             "schema hub; `pghub doctor` may know more."
         ) from None
-
-
-def _reasons(listener: Listener, tail: Tail) -> list[str]:
-    """What keeps the hub from serving."""
-    return [
-        *([] if listener.connected else ["The listening connection to Postgres is down."]),
-        *([] if tail.connected else ["The log cannot be read."]),
-    ]
 
 
 def _keep(settings: Settings) -> Keep:
@@ -274,6 +276,7 @@ def _endpoint(settings: Settings, signals: Signals) -> Endpoint:
         reuse_port=settings.reuse_port,
         tls=tls,
         handshake_timeout=settings.handshake_timeout,
+        stall_timeout=settings.stall_timeout,
         drain_seconds=settings.drain_seconds,
     )
 

@@ -16,6 +16,7 @@ from hub.errors import SetupError
 from hub.loop import Name as Loop
 
 _SIZES = {"KB": 10, "MB": 20, "GB": 30, "TB": 40}
+_LEVELS = ("debug", "info", "warning", "error")
 _positive = validators.Number(gt=0)
 
 
@@ -61,10 +62,40 @@ class Database:
     pg_bin: Annotated[Path | None, Parameter(help="The folder of the Postgres programs to embed.")] = None
     loop: Annotated[Loop, Parameter(help="The event loop to run on.")] = "uvloop"
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "info"
+    log_levels: Annotated[
+        str, Parameter(help="Levels of some loggers by name, hub.postgres=debug,asyncpg=error say.")
+    ] = ""
+    slow_query: Annotated[
+        str, Parameter(help="How long a statement may take before it is logged: 500ms, 2s, or 0 for ever.")
+    ] = "500ms"
+    log_arguments: Annotated[
+        bool,
+        Parameter(help="Show the text in arguments of slow statements, payloads and keys among it.", negative=""),
+    ] = False
 
     def __post_init__(self) -> None:
-        if self.log_level.lower() not in ("debug", "info", "warning", "error"):
+        _ = self.slow_seconds, self.levels  # say at the start what is wrong with them
+        if self.log_level.lower() not in _LEVELS:
             raise SetupError(f"HUB_LOG_LEVEL is {self.log_level!r}. Set it to debug, info, warning or error.")
+
+    @property
+    def levels(self) -> dict[str, str]:
+        """The levels of some loggers, by name."""
+        pairs = [pair.strip().partition("=") for pair in self.log_levels.split(",") if pair.strip()]
+        for name, _, level in pairs:
+            if not name or level.lower() not in _LEVELS:
+                raise SetupError(
+                    f"HUB_LOG_LEVELS has {name!r} at {level!r}. Write it as hub.postgres=debug,asyncpg=error; levels "
+                    "are debug, info, warning and error."
+                )
+        return {name: level for name, _, level in pairs}
+
+    @property
+    def slow_seconds(self) -> float:
+        """The seconds from which on a statement is slow; 0 where none is."""
+        if (found := re.fullmatch(r"([0-9]{1,9})(ms|s)?", self.slow_query)) is None:
+            raise SetupError(f"HUB_SLOW_QUERY is {self.slow_query!r}. Write it as 500ms or 2s, or 0 to log none.")
+        return int(found[1]) * (1 if found[2] == "s" else 0.001)
 
     @property
     def folder(self) -> Path:

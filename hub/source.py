@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from hub.postgres import tls
 from hub.postgres.connect import Target
 from hub.postgres.embedded import Embedded
+from hub.postgres.telemetry import Telemetry
 from hub.postgres.tls import Files
 from hub.settings import Database
 
@@ -28,14 +29,30 @@ def dsn(found: Embedded | str) -> str:
     return found if isinstance(found, str) else found.dsn
 
 
-def target(settings: Database, dsn: str) -> Target:
-    """How the pool connects."""
-    return Target(dsn, pgbouncer=settings.pgbouncer, files=_files(settings), direct_tls=settings.direct_tls)
+def target(settings: Database, dsn: str, telemetry: Telemetry | None = None) -> Target:
+    """How the pool connects; `telemetry`, or one of its own, takes note of what its connections do."""
+    return Target(
+        dsn,
+        pgbouncer=settings.pgbouncer,
+        files=_files(settings),
+        direct_tls=settings.direct_tls,
+        telemetry=telemetry or telemetry_of(settings),
+    )
 
 
-def direct_target(settings: Database, dsn: str) -> Target:
+def direct_target(settings: Database, dsn: str, telemetry: Telemetry | None = None) -> Target:
     """How connections of their own connect, which PgBouncer must not come between."""
-    return Target(settings.direct_url or dsn, files=_files(settings), direct_tls=settings.direct_tls)
+    return Target(
+        settings.direct_url or dsn,
+        files=_files(settings),
+        direct_tls=settings.direct_tls,
+        telemetry=telemetry or telemetry_of(settings),
+    )
+
+
+def telemetry_of(settings: Database) -> Telemetry:
+    """What takes note of connections, as the settings say."""
+    return Telemetry(slow=settings.slow_seconds, arguments=settings.log_arguments)
 
 
 def _files(settings: Database) -> Files:

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final
 import jwt
 import msgspec
 import orjson
-from jwt.exceptions import InvalidSignatureError, PyJWTError
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
+from jwt.exceptions import InvalidSignatureError, InvalidTokenError, PyJWTError
 from msgspec import Meta
 
 from hub import patterns
@@ -111,7 +112,12 @@ class Tokens:
             raise _refusal("This is no token: it has characters that none has.")
         try:
             return self._signed(text, jwt.get_unverified_header(text))
-        except PyJWTError:
+        except PyJWTError as error:
+            if type(error) is InvalidTokenError or "b64" in str(error):  # PyJWT's, of headers that can be read
+                raise _refusal(
+                    "The token's header is not understood: its `kid` is no text, or by `crit` or `b64` it asks for "
+                    "more than this hub can do."
+                ) from None
             raise _refusal(
                 "This is no token: a JSON web token has three parts of base64url, with dots between."
             ) from None
@@ -178,30 +184,37 @@ def read_keys(path: Path) -> list[Key]:
         raise SetupError(f"{where} cannot be read: {error.strerror}.") from None
     except (ValueError, TypeError, LookupError, AttributeError):
         found = []
-    except _PrivateError:
-        raise SetupError(f"{where} has a private key; the hub needs the public one only.") from None
+    except _UnfitError as error:
+        raise SetupError(f"{where} has {error}") from None
     if not found:
         raise SetupError(
             f"{where} has no key for {', '.join(_PUBLIC)}. It is to be the PEM of a public key (RSA of 2048 bits or "
             "more, P-256, Ed25519), or a JWKS."
         )
-    return found[:_MAX_KEYS]
+    if len(found) > _MAX_KEYS:
+        raise SetupError(f"{where} has {len(found)} keys; {_MAX_KEYS} are the most. Leave out those that nobody uses.")
+    return found
 
 
-class _PrivateError(Exception):
-    pass
+class _UnfitError(Exception):
+    """What a file has and must not have, with which it is refused as a whole."""
+
+
+_PRIVATE: Final = "a private key; the hub needs the public one only."
 
 
 def _pem(text: bytes) -> list[Key]:
     if b"PRIVATE KEY" in text:
-        raise _PrivateError
+        raise _UnfitError(_PRIVATE)
+    if text.count(b"-----BEGIN ") > 1:
+        raise _UnfitError("several keys; PEM is for one. Make a JWKS of them.")
     for name in _PUBLIC:
         algorithm = jwt.get_algorithm_by_name(name)
         try:
             key = algorithm.prepare_key(text)
         except (PyJWTError, ValueError, TypeError):
             continue
-        return [] if algorithm.check_key_length(key) else [Key(name, key)]
+        return [Key(name, key)] if _strong(algorithm, key) else []
     return []
 
 
@@ -212,14 +225,21 @@ def _jwks(found: Any) -> list[Key]:
         if each["kty"] == "oct" or each.get("use", "sig") != "sig":
             continue
         if "d" in each:
-            raise _PrivateError
+            raise _UnfitError(_PRIVATE)
         try:
             key = jwt.PyJWK(each)
-        except PyJWTError:
+        except (PyJWTError, NotImplementedError):  # the latter is for `none`
             continue
-        if key.algorithm_name in _PUBLIC and not key.Algorithm.check_key_length(key.key):
+        if key.algorithm_name in _PUBLIC and _strong(key.Algorithm, key.key):
+            if not isinstance(key.key_id, str | None):
+                raise _UnfitError(f"a key whose `kid` is {str(key.key_id)[:20]!r}; it has to be text.")
             keys.append(Key(key.algorithm_name, key.key, key.key_id))
     return keys
+
+
+def _strong(algorithm: Any, key: Any) -> bool:
+    """Whether a key is long enough, and of a kind that clients have: EdDSA with Ed448 is not."""
+    return not (algorithm.check_key_length(key) or isinstance(key, Ed448PublicKey))
 
 
 def _check_names(claim: str, names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@
 import { Auth } from "./auth.js"
 import { delayBefore, STEADY } from "./backoff.js"
 import { HubError } from "./errors.js"
+import { refusal } from "./lines.js"
 import { isLong, parseExact } from "./numbers.js"
 import { stream } from "./stream.js"
 import { Table } from "./table.js"
@@ -153,9 +154,20 @@ export class Hub extends EventTarget {
 
   /** The tables that are watched and may be read, each {table, channel, key, columns}. Rejects where there is no hub. */
   async tables() {
-    const response = await fetch(this.#resource("watched"), { headers: this.#auth.headers, cache: "no-store" })
-    if (!response.ok) throw new HubError(`http_${response.status}`, `The hub answered with status ${response.status}.`)
+    const response = await this.fetch("watched")
     return (await response.json()).tables
+  }
+
+  /**
+   * What the hub answers at `path`, such as "events?last=5", to who shows this client's token; else as `fetch`.
+   *
+   * Rejects with a HubError where the hub refuses, and as `fetch` does where there is no hub.
+   */
+  async fetch(path, { headers, ...options } = {}) {
+    const shown = { ...this.#auth.headers, ...headers }
+    const response = await fetch(this.#resource(path), { cache: "no-store", ...options, headers: shown })
+    if (!response.ok) throw await refusal(response)
+    return response
   }
 
   /**

@@ -38,7 +38,8 @@ export async function* lines(url, headers, reading, patience = MOST_PATIENCE) {
   }
 }
 
-const refusal = async response => {
+/** The HubError that an answer which is none stands for; with `retryAfter`, as above. */
+export const refusal = async response => {
   const { status } = response
   const { error } = (await response.json().catch(() => null)) ?? {}
   const message = error?.message ?? `The hub answered with status ${status}.`

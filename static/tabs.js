@@ -1,7 +1,8 @@
-// The tabs: the feed, and each watched table. Arrow keys go from one to the next, Enter opens it.
+// The tabs: those of the page, and one for each watched table. Arrow keys go from one to the next, Enter opens it.
 
 /**
- * Keeps the tabs in `list`, which has the feed's already, and calls `onChoose` with the table that is chosen, or null.
+ * Keeps the tabs in `list`, which has the page's own already, and calls `onChoose` with the one that is chosen, as what
+ * `select` takes, and its table.
  *
  * A table is what the hub tells of it: {table, channel, key, columns}.
  */
@@ -15,22 +16,24 @@ export class Tabs {
     this.#onChoose = onChoose
     list.addEventListener("click", ({ target }) => this.#chosen(target.closest("[role=tab]")))
     list.addEventListener("keydown", press => this.#move(press))
-    this.select(null)
+    this.select({ view: "feed" })
   }
 
   /** Offers these tables. Where the selected one is not among them, another is to be selected. */
   offer(tables) {
     this.#tables = tables
-    const named = new Map(this.#all.slice(1).map(tab => [tab.textContent, tab]))
+    const named = new Map(this.#all.filter(isTable).map(tab => [tab.textContent, tab]))
     const wanted = tables.map(({ table }) => named.get(table) ?? tabOf(table))
     for (const tab of named.values()) if (!wanted.includes(tab)) tab.remove()
     this.#list.append(...wanted.filter(tab => !tab.isConnected))
   }
 
-  /** Marks the tab of the table of this name as the chosen one, or the feed's; returns it. */
-  select(name) {
-    const chosen = this.#all.slice(1).find(tab => tab.textContent === name) ?? this.#all[0]
-    for (const tab of this.#all) {
+  /** Marks the tab of this `view`, or else of the `table` of this name, as the chosen one, or the first; returns it. */
+  select({ view, table }) {
+    const all = this.#all
+    const means = view ? tab => tab.dataset.view === view : tab => isTable(tab) && tab.textContent === table
+    const chosen = all.find(means) ?? all[0]
+    for (const tab of all) {
       tab.ariaSelected = String(tab === chosen)
       tab.tabIndex = tab === chosen ? 0 : -1
     }
@@ -43,7 +46,11 @@ export class Tabs {
   }
 
   #chosen(tab) {
-    if (tab) this.#onChoose(this.#tables.find(({ table }) => table === tab.textContent && tab !== this.#all[0]) ?? null)
+    if (!tab) return
+    const { view } = tab.dataset
+    if (view) return this.#onChoose({ view }, null)
+    const entry = this.#tables.find(({ table }) => table === tab.textContent)
+    this.#onChoose({ table: entry.table }, entry)
   }
 
   #move(press) {
@@ -56,6 +63,8 @@ export class Tabs {
     all.at(next % all.length).focus()
   }
 }
+
+const isTable = tab => tab.dataset.view === undefined
 
 let made = 0 // tabs so far
 const tabOf = name => {

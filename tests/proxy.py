@@ -81,7 +81,8 @@ class Proxy:
     def garble(self, *, far: bool) -> None:
         """Send garbage to the servers, or else to those who connected."""
         for link in self.links:
-            (link.far if far else link.near).write(GARBAGE)
+            with suppress(RuntimeError):  # uvloop: it has just ended
+                (link.far if far else link.near).write(GARBAGE)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

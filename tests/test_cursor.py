@@ -73,3 +73,9 @@ def test_a_thousand_transactions_in_flight_make_a_cursor_of_bounded_length() -> 
 @pytest.mark.parametrize("text", ["", "A", "x" * (cursor.MAX_LENGTH + 1), "AQAB=", "A Q", "ÄÖ"])
 def test_odd_texts_are_refused(text: str) -> None:
     assert refused(text)
+
+
+def test_an_era_that_postgres_cannot_count_to_is_no_cursor_of_the_hub() -> None:
+    """It would spoil the look at the log for all whose cursors are looked up with it."""
+    with pytest.raises(ValueError, match="none of this hub"):
+        cursor.parse(str(Cursor(1, Snapshot(1, 1), era=1 << 31)))

@@ -52,6 +52,18 @@ def test_on_a_terminal_it_is_for_people() -> None:
     assert not stream.getvalue().startswith("{")
 
 
+def test_on_a_terminal_a_traceback_shows_no_local_variable() -> None:
+    stream = Terminal()
+    logs.configure("info", stream)
+    hidden = "".join(["hunter", "2"])
+    try:
+        raise ValueError("on purpose")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    assert "on purpose" in stream.getvalue()
+    assert hidden not in stream.getvalue()
+
+
 def test_what_is_below_the_level_is_left_out() -> None:
     stream = io.StringIO()
     logs.configure("warning", stream)
@@ -68,6 +80,16 @@ async def test_a_future_that_nobody_asked_is_told_but_for_one_that_nobody_can_as
         gc.collect()
     (line,) = stream.getvalue().splitlines()
     assert "lost" in json.loads(line)["exception"]
+
+
+def test_loggers_can_have_levels_of_their_own() -> None:
+    stream = io.StringIO()
+    logs.configure("warning", stream, {"hub.postgres": "debug"})
+    for name in ("hub.postgres.tail", "hub.web.app"):
+        structlog.get_logger(name).debug("looked")
+        logging.getLogger(name).debug("of %s", name)
+    logging.getLogger("hub.postgres").setLevel(logging.NOTSET)
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["looked", "of hub.postgres.tail"]
 
 
 def test_an_exception_is_one_line_with_its_traceback_inside() -> None:

@@ -43,6 +43,13 @@ def test_the_regular_expression_means_the_same(pattern: str, channel: str) -> No
         assert bool(re.match(patterns.regex(pattern), channel)) == patterns.matches(pattern, channel)
 
 
+@given(st.lists(PATTERNS, min_size=1), CHANNELS)
+def test_one_regular_expression_means_the_same_as_many(several: list[str], channel: str) -> None:
+    if not channel.startswith("$"):
+        expected = any(patterns.matches(pattern, channel) for pattern in several)
+        assert bool(re.match(patterns.union(several), channel)) == expected
+
+
 @given(st.lists(PATTERNS, unique=True), st.data(), st.lists(CHANNELS))
 def test_many_patterns_at_once_mean_the_same(several: list[str], data: st.DataObject, channels: list[str]) -> None:
     matcher = Matcher(several)

@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import orjson
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,7 +168,13 @@ def test_a_kid_matters_to_named_keys_only(file: Callable[..., Path]) -> None:
 
 
 def test_what_a_set_has_besides_does_no_harm(file: Callable[..., Path]) -> None:
-    strange = [{"kty": "new"}, jwk(RSA, "for encryption", use="enc"), jwk(RSA, "weaker", alg="RS512"), {"kty": "EC"}]
+    strange = [
+        {"kty": "new"},
+        jwk(RSA, "unsigned", alg="none"),
+        jwk(RSA, "for encryption", use="enc"),
+        jwk(RSA, "weaker", alg="RS512"),
+        {"kty": "EC"},
+    ]
     verifier = Tokens(public_key=file([*strange, jwk(EC)]))
     assert "this hub takes ES256" in refusal(verifier, token(RSA, "RS256"))
 
@@ -185,6 +191,8 @@ def test_what_a_set_has_besides_does_no_harm(file: Callable[..., Path]) -> None:
         (b'{"keys":[]}', "has no key for"),
         (pem(rsa.generate_private_key(65537, 1024)), "has no key for"),
         (pem(ec.generate_private_key(ec.SECP384R1())), "has no key for"),
+        (pem(ed448.Ed448PrivateKey.generate()), "has no key for"),
+        (pem(EC) + pem(ED), "has several keys; PEM is for one"),
         (b"\xff" * 100, "has no key for"),
         (EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "has a private key"),
     ],
@@ -199,6 +207,16 @@ def test_a_file_without_a_good_key_is_refused_by_name(file: Callable[..., Path],
 def test_so_is_a_private_key_in_a_set(file: Callable[..., Path]) -> None:
     with pytest.raises(SetupError, match="has a private key"):
         Tokens(public_key=file([json.loads(ECAlgorithm.to_jwk(EC))]))
+
+
+def test_so_is_a_key_whose_name_is_no_text(file: Callable[..., Path]) -> None:
+    with pytest.raises(SetupError, match="has a key whose `kid` is '5'; it has to be text"):
+        Tokens(public_key=file([jwk(RSA), jwk(EC) | {"kid": 5}]))
+
+
+def test_so_is_a_set_of_too_many(file: Callable[..., Path]) -> None:
+    with pytest.raises(SetupError, match="has 101 keys; 100 are the most"):
+        Tokens(public_key=file([jwk(EC, str(number)) for number in range(101)]))
 
 
 def test_so_is_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -304,6 +322,13 @@ def test_an_audience_that_the_hub_has_not() -> None:
 )
 def test_what_is_no_token_is_refused(text: str) -> None:
     assert refusal(Tokens(secret=SECRET), text)
+
+
+@pytest.mark.parametrize("header", [{"kid": 5}, {"crit": ["new"], "new": 1}, {"crit": []}, {"b64": False}])
+def test_headers_that_are_not_understood_are_refused(header: dict[str, Any]) -> None:
+    head, rest = token().split(".", 1)
+    head = jwt.utils.base64url_encode(json.dumps({"alg": "HS256"} | header).encode()).decode()
+    assert "header is not understood" in refusal(Tokens(secret=SECRET), f"{head}.{rest}")
 
 
 def test_a_huge_token_is_not_even_looked_at() -> None:

@@ -13,7 +13,7 @@ from hub.settings import Database
 def run(settings: Database, work: Coroutine[Any, Any, int]) -> int:
     """Run `work` on the loop that the settings ask for, which is chosen before any exists."""
     try:
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, levels=settings.levels)
         runner = loop.runner(settings.loop)
     except BaseException:
         work.close()

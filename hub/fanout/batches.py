@@ -13,11 +13,15 @@ from hub.fanout.framing import Message
 
 
 class Batch(NamedTuple):
-    """What arrived together. `before` and `after` are the log's positions around it: equal if nothing durable came."""
+    """What arrived together. `before` and `after` are the log's positions around it: equal if nothing durable came.
+
+    `at` is when its first event was published, or a NOTIFY came, in seconds since 1970.
+    """
 
     number: int
     before: Cursor
     after: Cursor
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

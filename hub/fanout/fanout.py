@@ -6,6 +6,8 @@ to it, and whoever changes a session's selection finds it in one of these two st
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +15,7 @@ from typing import Final
 from hub import protocol
 from hub.cursor import Cursor
 from hub.errors import Code, CommandError
-from hub.event import Event
+from hub.event import Event, published_at
 from hub.fanout.batches import Batch, Gap, gap
 from hub.fanout.drains import Drains
 from hub.fanout.framing import WEBSOCKET, Framing
@@ -57,6 +59,7 @@ class Fanout:
         self._groups = Groups()
         self._sweep = Sweep(max_buffer=max_buffer, max_pending=max_pending, chunk=chunk, on_full=self._fall_behind)
         self._replays = Replays(self, log)
+        self._gaps: Counter[str] = Counter()  # by reason; those of replays are counted there
         self.drains = Drains(max_buffer, self._replays.advance)
         self._signs: tuple[Cursor, dict[Framing, bytes]] = _BEGINNING, {}  # of life, that tell the position
         self._batch = Batch(0, _BEGINNING, _BEGINNING)  # the last one
@@ -65,6 +68,7 @@ class Fanout:
         self.sessions: dict[Session, None] = {}
         self.channels: dict[str, Channel] = {}
         self.events_in = 0
+        self.notified_in = 0  # of the events, those that came by NOTIFY
         self.traffic = Traffic()
 
     def __repr__(self) -> str:
@@ -75,6 +79,30 @@ class Fanout:
     def deliveries(self) -> int:
         """Events written to sessions, each counted for each."""
         return self._sweep.deliveries + self._replays.deliveries
+
+    @property
+    def replayed(self) -> int:
+        """Of the deliveries, those of replays."""
+        return self._replays.deliveries
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of events that were written to sessions."""
+        return self._sweep.bytes + self._replays.bytes
+
+    @property
+    def gaps(self) -> Counter[str]:
+        """Gaps that were told, by reason: what all get is counted once, else each who is told counts."""
+        return self._gaps + self._replays.gaps
+
+    @property
+    def groups(self) -> int:
+        return len(self._groups)
+
+    @property
+    def sweep(self) -> Sweep:
+        """What it has counted is for all to see."""
+        return self._sweep
 
     # What comes in
 
@@ -102,11 +130,13 @@ class Fanout:
 
         With a `position` it is from the log, which is seen up to there now; else it came by NOTIFY.
         """
-        batch = self._next_batch(position or self.position)
         ephemeral = position is None
+        at = time.time() if ephemeral or not events else published_at(events[0])
+        batch = self._next_batch(position or self.position, at)
         if not ephemeral:
             self.ring.append(batch, events)
         self.events_in += len(events)
+        self.notified_in += ephemeral * len(events)
         if events:
             self.traffic.count(events)
         for event in events:
@@ -120,6 +150,7 @@ class Fanout:
     def gap(self, channels: Iterable[str], reason: str) -> None:
         """Announce to everyone concerned that NOTIFYs of these channels were lost, nobody knows how many."""
         lost = frozenset(channels)
+        self._gaps[reason] += 1
         batch = self._next_batch(self.position)
         groups = {group: None for name in lost for group in self._groups.matching(name, ephemeral=True)}
         for group in groups:
@@ -149,6 +180,7 @@ class Fanout:
 
     def reset(self, position: Cursor) -> None:
         """Announce that the log is another one, and that what it had lost is lost; it goes on at `position`."""
+        self._gaps["reset"] += 1
         batch = self._next_batch(position)
         self.ring.reset(position)
         for group in self._groups:
@@ -159,8 +191,8 @@ class Fanout:
         """Return once there is room for durable events, of which none may be dropped."""
         await self._sweep.room()
 
-    def _next_batch(self, position: Cursor) -> Batch:
-        self._batch = Batch(self._batch.number + 1, self.position, position)
+    def _next_batch(self, position: Cursor, at: float = 0.0) -> Batch:
+        self._batch = Batch(self._batch.number + 1, self.position, position, at)
         self.position = position
         return self._batch
 
@@ -290,6 +322,7 @@ class Fanout:
         missed = {name: self.channels[name].ephemeral - before for name, before in counted.items()}
         lost = session.unknown.union(name for name, count in missed.items() if count)
         if lost:
+            self._gaps["overflow"] += 1
             session.send(*gap(Gap(lost, "overflow", None if session.unknown else sum(missed.values()))))
         session.unknown, session.behind = NO_CHANNELS, None
         session.after = self._batch.number
@@ -298,6 +331,15 @@ class Fanout:
     def has_room(self, session: Session) -> bool:
         """Whether the session's buffer has drained. If not, its replay goes on when it has."""
         return self.drains.has_room(session)
+
+    def lag(self, session: Session) -> int | None:
+        """About how many events the log has got since what `session` has to be read to; None for one that is live."""
+        work = session.behind or (session.joins[0] if session.joins else None)
+        newest = self.position.witness
+        if work is None or work.position is None or newest is None:
+            return None
+        seen = work.position.place or work.position.witness
+        return max(0, newest.id - (seen.id if seen else 0))
 
     # Signs of life
 

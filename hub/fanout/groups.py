@@ -19,11 +19,21 @@ _REMEMBERED: Final = 10_000  # channels whose patterns are known without a searc
 class Group:
     """Sessions with one selection and framing, and what they are still owed.
 
-    `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches. `lossy` says that NOTIFYs
-    have come for it: what a member misses of these it cannot get from the log.
+    `pending` waits for its sweep, `in_sweep` is being written; both are in order of batches. `notified` of those in the
+    sweep came by NOTIFY. `lossy` says that some have: what a member misses of these it cannot get from the log.
     """
 
-    __slots__ = ("framing", "in_sweep", "lossy", "members", "pending", "pending_bytes", "selection")
+    __slots__ = (
+        "_notified_pending",
+        "framing",
+        "in_sweep",
+        "lossy",
+        "members",
+        "notified",
+        "pending",
+        "pending_bytes",
+        "selection",
+    )
 
     def __init__(self, selection: Selection, framing: Framing) -> None:
         self.selection = selection
@@ -33,17 +43,21 @@ class Group:
         self.pending_bytes = 0
         self.in_sweep: list[Item] = []
         self.lossy = False
+        self._notified_pending = 0
+        self.notified = 0
 
-    def add(self, batch: Batch, item: Event | Gap, room: int) -> None:
-        """Append what `batch` brought. Over `room` pending bytes a gap takes the place of ephemeral events."""
+    def add(self, batch: Batch, item: Event | Gap, room: int) -> bool:
+        """Append what `batch` brought. Over `room` pending bytes a gap takes the place of ephemeral events: False."""
         if isinstance(item, Event):
             if not item.id:
                 self.lossy = True
                 if self.pending_bytes + len(item.json) > room and self.pending:
                     self._drop(batch, item)
-                    return
+                    return False
+                self._notified_pending += 1
             self.pending_bytes += len(item.json)
         self.pending.append((batch, item))
+        return True
 
     def _drop(self, batch: Batch, event: Event) -> None:
         _, last = self.pending[-1]
@@ -55,6 +69,7 @@ class Group:
     def take(self) -> bytes:
         """Move what is pending into the sweep and return its bytes, made once for all members."""
         self.in_sweep, self.pending, self.pending_bytes = self.pending, [], 0
+        self.notified, self._notified_pending = self._notified_pending, 0
         return pack(self.in_sweep, self.framing.shared)
 
     def owed(self, session: Session) -> list[Item]:

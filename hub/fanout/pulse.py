@@ -87,6 +87,7 @@ class Pulse:
             if not before or unsent < before:
                 beat.shrunk = now
             elif now - beat.shrunk > self._stall_timeout:
+                session.ended = STALLED.code
                 session.outlet.abort()
             return
         framing = session.framing
@@ -103,5 +104,6 @@ class Pulse:
         session.write(framing.ping + self._sign(session) if quiet else framing.ping)
 
     def _end(self, session: Session, close: Close) -> None:
+        session.ended = close.code
         session.write(session.framing.goodbye(close))
         session.outlet.abort()

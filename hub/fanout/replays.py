@@ -8,6 +8,7 @@ fan-out. The last step is from the ring and without an await: between it and the
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -64,6 +65,8 @@ class Replays:
         self._log = log
         self._attempts = 0  # to read the log in vain, since it could be read last
         self.deliveries = 0
+        self.bytes = 0
+        self.gaps: Counter[str] = Counter()  # those told, by reason
 
     def advance(self, session: Session) -> None:
         """Take the next step, if there is one and nothing is under way; the others follow by themselves."""
@@ -148,8 +151,11 @@ class Replays:
         if page.events:
             encoded = [event.json for event in page.events]
             cursor = str(position)
-            session.send(protocol.events(encoded, cursor, work.asked_by), cursor)
+            message = protocol.events(encoded, cursor, work.asked_by)
+            session.send(message, cursor)
+            session.deliveries += len(encoded)
             self.deliveries += len(encoded)
+            self.bytes += len(message)
 
     def _resume(self, session: Session, work: Replay, page: Page) -> None:
         """Go on where the log still has what was seen: at the same place, or after a gap at an earlier one."""
@@ -160,6 +166,7 @@ class Replays:
 
     def _tell(self, session: Session, work: Replay, reason: str, cursor: Cursor) -> None:
         work.lossless = False
+        self.gaps[reason] += 1
         session.send(*gap(Gap(work.selection.names, reason, cursor=cursor), work.asked_by))
 
     def _finish(self, session: Session, work: Replay) -> None:

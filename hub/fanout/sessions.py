@@ -95,6 +95,8 @@ class Session:
         "after",
         "behind",
         "counted",
+        "deliveries",
+        "ended",
         "framing",
         "group",
         "joins",
@@ -117,6 +119,8 @@ class Session:
         self.unknown = NO_CHANNELS  # behind: channels that lost NOTIFYs nobody counted
         self.joins: Sequence[Join] = ()  # in the order in which they came
         self.reading: asyncio.Task[Any] | None = None  # a look into the log under way, for the first thing to catch up
+        self.deliveries = 0  # events that were written to it
+        self.ended: int | None = None  # the close code that the pulse ended it with
         self.told: Cursor | None = None  # by the last heartbeat
         self.pulse: object = None  # belongs to the pulse that watches over it
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Final
 
+from hub import channels
 from hub.event import Event
 from hub.fanout.batches import Batch, Gap, pack
 from hub.fanout.groups import Group
 from hub.fanout.sessions import Session
+from hub.histogram import Histogram
+
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)  # events
 
 
 class Sweep:
@@ -34,10 +40,24 @@ class Sweep:
         self._scheduled = False
         self._last = 0  # number of the last batch
         self.deliveries = 0
+        self.notified = 0
+        """Of the deliveries, those of NOTIFYs."""
+        self.bytes = 0
+        """Bytes that were written."""
+        self.dropped = 0
+        """NOTIFYs that a group had no room for."""
+        self.durable_ages, self.ephemeral_ages = Histogram(), Histogram()
+        """Seconds from an event's publishing, for a NOTIFY from its arrival, to the write, counted for each write.
+
+        It is taken where a group's part of a sweep ends, of the oldest event there.
+        """
+        self.sizes = Histogram(_SIZES)
+        """Events that were written at once, counted for each group and sweep."""
 
     def pend(self, group: Group, batch: Batch, item: Event | Gap) -> None:
         """Have `item` written to the members of `group`; to be followed by `begin` or `schedule`."""
-        group.add(batch, item, self._max_pending)
+        if not group.add(batch, item, self._max_pending):
+            self.dropped += 1
         self._dirty[group] = None
         if group.pending_bytes > self._max_pending:
             self._crowded.add(group)
@@ -69,8 +89,12 @@ class Sweep:
             if self._is_full(session, group):
                 self._on_full(session)
                 return
-            session.write(pack(owed, session.framing.own))
+            data = pack(owed, session.framing.own)
+            session.write(data)
+            session.deliveries += len(owed)
             self.deliveries += len(owed)
+            self.notified += sum(isinstance(item, Event) and item.ephemeral for _, item in owed)
+            self.bytes += len(data)
         session.after = self._last
 
     def _go_on(self) -> None:
@@ -97,7 +121,7 @@ class Sweep:
         """
         group, data, members = self._under_way or self._next()
         upto, first = group.in_sweep[-1][0].number, group.in_sweep[0][0].number
-        enough = self._enough
+        enough, count = self._enough, len(group.in_sweep)
         written = 0
         visited = tuple(islice(members, budget))
         for session in visited:
@@ -112,18 +136,29 @@ class Sweep:
                 self._on_full(session)
                 continue
             session.after = upto
+            session.deliveries += count
             written += 1
             try:  # noqa: SIM105 - as in Session.write, which would be one call more
                 outlet.write(data)
             except RuntimeError:
                 pass
-        self.deliveries += written * len(group.in_sweep)
+        self._count(group, written, len(data))
         if len(visited) == budget:
             self._under_way = group, data, members
         else:
             self._under_way = None
+            self.sizes.observe(count)
             group.in_sweep = []
         return max(len(visited), 1)
+
+    def _count(self, group: Group, written: int, size: int) -> None:
+        self.deliveries += written * len(group.in_sweep)
+        self.notified += written * group.notified
+        self.bytes += written * size
+        oldest, item = group.in_sweep[0]
+        if isinstance(item, Event) and item.channel != channels.STATS:  # whoever watches the hub is no client of it
+            ages = self.ephemeral_ages if item.ephemeral else self.durable_ages
+            ages.observe(max(0.0, time.time() - oldest.at), written)
 
     def _next(self) -> tuple[Group, bytes, Iterator[Session]]:
         group = next(iter(self._dirty))

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, cast
 
 import asyncpg
+import structlog
 
 from hub.errors import Code, CommandError
 from hub.postgres.connect import Connection, Pool
@@ -16,6 +17,8 @@ PATIENCE: Final = 5.0
 FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What using a connection may raise."""
 _RESET: Final = 10.0  # seconds
+
+log = structlog.get_logger()
 
 
 @asynccontextmanager
@@ -28,7 +31,8 @@ async def acquired(pool: Pool, patience: float = PATIENCE) -> AsyncIterator[Conn
         reason = f"All {pool.get_max_size()} connections for this are in use." if busy else "Postgres does not answer."
         raise CommandError(Code.UNAVAILABLE, reason) from None
     except FAILURES as error:
-        raise CommandError(Code.UNAVAILABLE, f"Postgres cannot be reached: {error}.") from error
+        log.warning("postgres_unreachable", error=str(error) or type(error).__name__)  # where it is, is not for clients
+        raise CommandError(Code.UNAVAILABLE, "Postgres cannot be reached; try again.") from error
     try:
         yield cast("Connection", connection)
     finally:

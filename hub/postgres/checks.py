@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hub.errors import SetupError
-from hub.postgres.connect import Connection, Target, connect_listening, connected
-from hub.postgres.listening import ListeningConnection
+from hub.postgres import selftest
+from hub.postgres.connect import Connection, Target, connected
+from hub.postgres.finding import Finding
 from hub.postgres.migrate import pending
 
 _QUEUE_FULL = 0.5  # of Postgres's notification queue; at 1.0 every NOTIFY fails
-_ROUND_TRIP = 5.0  # seconds
 _LONG_OPEN = 300.0  # seconds after which an open transaction is worth a word
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. A `warn` or `fail` says what to do."""
-
-    level: Literal["ok", "warn", "fail"]
-    subject: str
-    text: str
+_SKEW = 1.0  # seconds by which clocks may differ before the age of an event means nothing
+_SPARE = 20  # connections that a hub may take, with the usual settings
+_DEAD = 100_000  # rows, from which on a table that is mostly dead is worth a word
 
 
 async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Finding]:
@@ -34,15 +24,21 @@ async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Fi
     async with connected(direct, purpose="doctor") as connection:
         yield await _server(connection)
         yield await _role(connection)
+        yield await _clock(connection)
+        for finding in await _settings(connection):
+            yield finding
         yield await _migrations(connection, sql)
         yield await _queue(connection)
-        if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.events')") is not None:
+        yield await _oldest_reader(connection)
+        durable = await connection.fetchval("SELECT pg_catalog.to_regclass('hub.events')") is not None
+        if durable:
             yield await _log(connection)
+            yield await _bloat(connection)
             yield await _oldest_writer(connection)
         if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.watched')") is not None:
             for finding in await _watched(connection):
                 yield finding
-    for finding in await _ways(pooled, direct):
+    async for finding in selftest.ways(pooled, direct, durable=durable):
         yield finding
 
 
@@ -63,6 +59,49 @@ async def _role(connection: Connection) -> Finding:
     if may:
         return Finding("ok", "role", f"{role} on {database}")
     return Finding("fail", "role", f"{role} may make no schema: GRANT CREATE ON DATABASE {database} TO {role}.")
+
+
+async def _clock(connection: Connection) -> Finding:
+    """How far Postgres's clock is from this machine's, as of the middle of a round trip."""
+    before = time.time()
+    there: float = await connection.fetchval("SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8")
+    skew = there - (before + time.time()) / 2
+    if abs(skew) < _SKEW:
+        return Finding("ok", "clock", f"differs from Postgres's by {1000 * abs(skew):.0f} ms")
+    late = "behind" if skew > 0 else "ahead of"
+    text = f"This machine's clock is {abs(skew):.1f} s {late} Postgres's, so ages are told wrong. Use NTP on both."
+    return Finding("warn", "clock", text)
+
+
+async def _settings(connection: Connection) -> list[Finding]:
+    """One for each setting of the server that costs something, or one for all."""
+    row = await connection.fetchrow(
+        """
+        SELECT current_setting('fsync')::bool AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
+               current_setting('track_activities')::bool AS activities,
+               (SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout') AS idle,
+               (SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'statement_timeout') AS statement,
+               current_setting('max_connections')::int AS most,
+               (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend') AS used
+        """
+    )
+    assert row is not None
+    wrong = []
+    if not row["fsync"]:
+        wrong.append("fsync is off: a crash of the machine may destroy the database. Set it on.")
+    if row["synchronous_commit"] == "off":
+        wrong.append("synchronous_commit is off: a crash takes back what clients have seen, whom a gap tells.")
+    if not row["activities"]:
+        wrong.append("track_activities is off: nobody sees who holds the log back. Set it on.")
+    if row["idle"]:
+        wrong.append(f"idle_session_timeout is {row['idle']} ms and ends what listens. Set it to 0 for the hub's role.")
+    if 0 < row["statement"] < 10_000:
+        wrong.append(f"statement_timeout is {row['statement']} ms: long replays may fail. Raise it for the hub's role.")
+    if (free := row["most"] - row["used"]) < _SPARE:
+        wrong.append(f"{free} of {row['most']} connections are free; a hub may take {_SPARE}. Raise max_connections.")
+    if not wrong:
+        return [Finding("ok", "settings", f"{row['used']} of {row['most']} connections are in use")]
+    return [Finding("warn", "settings", text) for text in wrong]
 
 
 async def _migrations(connection: Connection, sql: Path) -> Finding:
@@ -99,6 +138,45 @@ async def _log(connection: Connection) -> Finding:
     return Finding("ok", "log", f"about {events} events since {oldest:%Y-%m-%d %H:%M:%S} UTC, {size}")
 
 
+async def _bloat(connection: Connection) -> Finding:
+    """How many rows of the log are dead, as the statistics have it."""
+    row = await connection.fetchrow(
+        """
+        SELECT n_live_tup AS live, n_dead_tup AS dead, last_autovacuum AS vacuumed
+          FROM pg_catalog.pg_stat_all_tables WHERE relid = 'hub.events'::pg_catalog.regclass
+        """
+    )
+    live, dead, vacuumed = (row["live"], row["dead"], row["vacuumed"]) if row is not None else (0, 0, None)
+    if dead < _DEAD or dead < live:
+        return Finding("ok", "bloat", f"about {dead} of {live + dead} rows of the log are dead")
+    last = "never" if vacuumed is None else f"last {vacuumed:%Y-%m-%d %H:%M:%S} UTC"
+    text = (
+        f"About {dead} of {live + dead} rows of the log are dead; autovacuum came {last}. Let it work (autovacuum_* of "
+        "hub.events), see who holds it back, or VACUUM hub.events by hand."
+    )
+    return Finding("warn", "bloat", text)
+
+
+async def _oldest_reader(connection: Connection) -> Finding:
+    """Vacuum takes nothing that the oldest snapshot may still see, in whatever table."""
+    row = await connection.fetchrow(
+        """
+        SELECT format('process %s (%s)', pid, coalesce(nullif(application_name, ''), usename, backend_type)) AS who,
+               state, extract(epoch FROM now() - xact_start)::float8 AS seconds
+          FROM pg_catalog.pg_stat_activity
+         WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
+         ORDER BY xact_start LIMIT 1
+        """
+    )
+    if row is None or (row["seconds"] or 0) < _LONG_OPEN:
+        return Finding("ok", "snapshots", "nobody holds vacuum back")
+    text = (
+        f"{row['who']} has had a snapshot for {row['seconds'] / 60:.0f} min ({row['state']}): vacuum takes nothing "
+        "that was deleted since. Commit it, or end it with pg_terminate_backend."
+    )
+    return Finding("warn", "snapshots", text)
+
+
 async def _oldest_writer(connection: Connection) -> Finding:
     """Retention deletes nothing that came after the oldest transaction still open has begun to write."""
     row = await connection.fetchrow(
@@ -129,40 +207,3 @@ async def _watched(connection: Connection) -> list[Finding]:
     if well:
         return [*wrong, Finding("ok", "watch", f"{well} table{'s' * (well > 1)} watched")]
     return wrong
-
-
-async def _ways(pooled: Target, direct: Target) -> list[Finding]:
-    """Whether the way of the pool is what the settings say, and whether the listener's brings what it is to bring."""
-    listening = await connect_listening(direct, purpose="doctor")
-    try:
-        async with connected(pooled, purpose="doctor") as sending:
-            return [*await _pooler(pooled, sending), await _notifications(listening, sending)]
-    finally:
-        listening.terminate()
-
-
-async def _pooler(pooled: Target, sending: Connection) -> list[Finding]:
-    """PgBouncer, and what is like it, gives its clients other process numbers than Postgres's."""
-    if pooled.pgbouncer or await sending.fetchval("SELECT pg_catalog.pg_backend_pid()") == sending.get_server_pid():
-        return []
-    text = "PgBouncer, or what is like it, answers. Unless it pools sessions, set HUB_PGBOUNCER=1."
-    return [Finding("warn", "pool", text)]
-
-
-async def _notifications(listening: ListeningConnection, sending: Connection) -> Finding:
-    """Send a NOTIFY by the way of the pool and wait for it on a connection like the listener's."""
-    channel, arrived = f"hub_probe_{secrets.token_hex(8)}", asyncio.Event()
-    try:
-        listening.on_notification = lambda _: arrived.set()
-        await listening.listen([channel])
-        started = time.perf_counter()
-        await sending.execute("SELECT pg_catalog.pg_notify($1, '')", channel)
-        async with asyncio.timeout(_ROUND_TRIP):
-            await arrived.wait()
-    except TimeoutError:
-        text = (
-            "A NOTIFY did not arrive. PgBouncer in transaction mode swallows LISTEN: "
-            "set HUB_DIRECT_URL to the same database without it."
-        )
-        return Finding("fail", "notify", text)
-    return Finding("ok", "notify", f"arrives, in {1000 * (time.perf_counter() - started):.1f} ms")

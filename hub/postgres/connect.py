@@ -18,6 +18,8 @@ from hub.postgres import tls
 from hub.postgres.codecs import set_codecs
 from hub.postgres.listening import ListeningConnection
 from hub.postgres.record import Record
+from hub.postgres.telemetry import Telemetry, TellingConnection
+from hub.postgres.waiting import Pool as Pool
 
 OLDEST: Final = 14
 _CLOSING: Final = 1.0  # seconds that a pool may take to give its connections back
@@ -46,8 +48,10 @@ _UNREADABLE: Final = (
 
 NO_SETTINGS: Final[Mapping[str, str]] = {}
 
+_POOL: Final[Mapping[str, Any]] = {"max_queries": 50_000, "max_inactive_connection_lifetime": 300.0, "loop": None}
+"""What asyncpg.create_pool says where nobody says otherwise."""
+
 Connection: TypeAlias = "asyncpg.Connection[Record]"
-Pool: TypeAlias = "asyncpg.Pool[Record]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Target:
     direct_tls: bool = False
     timeout: float = 10.0
     command_timeout: float = 60.0
+    telemetry: Telemetry = field(default_factory=Telemetry, repr=False, compare=False)
 
 
 async def connect(target: Target, *, purpose: str, settings: Mapping[str, str] = NO_SETTINGS) -> Connection:
@@ -67,7 +72,7 @@ async def connect(target: Target, *, purpose: str, settings: Mapping[str, str] =
 
     Raises SetupError, with what to do, where the target cannot be reached or is none for the hub.
     """
-    connection: Connection = await _connect(target, purpose, asyncpg.Connection, settings)
+    connection: Connection = await _connect(target, purpose, TellingConnection, settings)
     return connection
 
 
@@ -95,6 +100,7 @@ async def _connect(target: Target, purpose: str, connection_class: type[Any], se
         _explain(target, error)
     try:
         _check(connection)
+        target.telemetry.watch(connection, purpose)
         await set_codecs(connection)
     except BaseException:
         connection.terminate()
@@ -120,12 +126,20 @@ async def pool(
 
     async def init(connection: Any) -> None:
         _check(connection)
+        target.telemetry.watch(connection, purpose)
         await codecs(connection)
 
     try:
         options = _options(target, purpose, settings)
-        opened = await asyncpg.create_pool(
-            **options, min_size=min_size, max_size=max_size, init=init, connect=_dialling(target)
+        opened = await Pool(
+            **_POOL,
+            **options,
+            connection_class=TellingConnection,
+            min_size=min_size,
+            init_size=min_size,
+            max_size=max_size,
+            init=init,
+            connect=_dialling(target),
         )
     except _FAILURES as error:
         _explain(target, error)
@@ -220,7 +234,7 @@ def _explain(target: Target, error: Exception) -> NoReturn:
         case ConnectionError() if target.direct_tls:
             text = f"{where} hangs up on TLS from the first byte. Unset HUB_DIRECT_TLS, or use Postgres 17 or later."
         case OSError():
-            reason = error.strerror or str(error)
+            reason = error.strerror or str(error) or "it hangs up without a word"
             text = f"Postgres cannot be reached at {where}: {reason}. See that it runs, and check host and port."
         case asyncpg.ProtocolViolationError() if "startup parameter" in str(error):
             text = (

@@ -15,13 +15,12 @@ import asyncpg
 from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 from hub.page import Page
-from hub.postgres import moment, unseen
+from hub.postgres import moment, unseen, witnesses
 from hub.postgres.acquired import FAILURES, PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
 from hub.postgres.log import FIRST
 from hub.postgres.past import page_of, rows_of, start_of
 from hub.postgres.tail import PLAN
-from hub.postgres.witnesses import Witnesses
 from hub.query import Query
 
 _PAGE: Final = 100  # events, where nobody says how many
@@ -40,8 +39,6 @@ _TOO_FAR: Final = (
     "that is nearer, or ask for a stream (application/x-ndjson), which may take its time."
 )
 _POSTGRES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
-Verify = Callable[[Cursor, int], Awaitable[Page]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +101,13 @@ class Export:
 class History:
     """Reads pages on connections of `pool`, streams on those of `streams`; waits up to `patience` seconds for one.
 
-    `verify` is that of hub/postgres/witnesses.py. All methods raise CommandError: `bad_request` for a cursor that
-    cannot be used, or `unavailable`.
+    All methods raise CommandError: `bad_request` for a cursor that cannot be used, or `unavailable`.
     """
 
-    def __init__(self, pool: Pool, streams: Pool, *, verify: Verify, patience: float = PATIENCE) -> None:
+    def __init__(self, pool: Pool, streams: Pool, *, patience: float = PATIENCE) -> None:
         self._pool = pool
         self._streams = streams
         self._patience = patience
-        self._verify = verify
 
     async def page(self, query: Query) -> Page:
         """The oldest events of `query`, at least one if there is one, and the position to go on from."""
@@ -120,30 +115,30 @@ class History:
             with _explained():
                 async with _snapshot(connection):
                     query = replace(query, limit=query.limit or query.last or _PAGE)
-                    return await _page(connection, query, self._verify)
+                    return await _page(connection, query)
 
     @asynccontextmanager
     async def open(self, query: Query) -> AsyncIterator[Export]:
         """All events of `query`."""
         async with (
             acquired(self._streams, self._patience) as connection,
-            opened(connection, query, self._verify) as export,
+            opened(connection, query) as export,
         ):
             yield export
 
 
 @asynccontextmanager
-async def opened(connection: Connection, query: Query, verify: Verify | None = None) -> AsyncIterator[Export]:
+async def opened(connection: Connection, query: Query) -> AsyncIterator[Export]:
     """All events of `query` on a connection of its own."""
     with _explained(_POSTGRES):  # and not what comes from whoever reads
         async with _snapshot(connection):
             with _explained():
                 if connection.get_server_version().major >= 17:
                     await connection.execute("SET LOCAL transaction_timeout = 0")
-                start, now, gap = await _stands(connection, query, verify or Witnesses(connection.fetch).verify)
-                behind = await _behind(connection, query, start, now)
-            end = {} if query.limit else {"cursor": str(query.until or now)}
-            yield Export(end | ({"gap": gap} if gap else {}), connection, query, start, now, behind)
+                start, end, gap = await _stands(connection, query)
+                behind = await _behind(connection, query, start, end)
+            head = {} if query.limit else {"cursor": str(_done(query, end))}
+            yield Export(head | ({"gap": gap} if gap else {}), connection, query, start, end, behind)
 
 
 @asynccontextmanager
@@ -161,26 +156,59 @@ async def _snapshot(connection: Connection) -> AsyncIterator[None]:
     await transaction.commit()
 
 
-async def _stands(connection: Connection, query: Query, verify: Verify) -> tuple[Cursor, Cursor, str | None]:
-    """Where to begin, where the log ends, and the reason why something may be missing at the beginning."""
+async def _stands(connection: Connection, query: Query) -> tuple[Cursor, Cursor, str | None]:
+    """Where to begin, where to end, and the reason why something may be missing at the beginning."""
     row = await connection.fetchrow(moment.STANDS, timeout=_TIMEOUT)
     assert row is not None
     now, start = moment.position(row), moment.beginning(row)
-    if query.until is not None and query.until.generation != now.generation:
-        raise CommandError(Code.BAD_REQUEST, "The cursor is of another log than this.", field="until")
-    if query.since is None:
-        return start, now, None
-    if query.since.generation != now.generation:
-        return start, now, "reset"
-    since, gap = query.since, None
+    since = query.since if query.since and query.since.generation == now.generation else None
+    if query.until is not None:
+        _check_until(query.until, since, start)
+    end, gap = _end(query, now), None
+    if since is None:
+        return start, end, "reset" if query.since else None
     if since.era != now.era:
-        verified = await verify(since, now.era)
+        verified = await witnesses.verify(connection, since, now.era)
         since, gap = verified.position, verified.gap
     if not now.snapshot.contains(since.upper):  # ahead of a log that has lost what it had
-        return start, now, "reset"
+        return start, end, "reset"
     if since.snapshot.xmin < row["horizon"]:
-        return since.lifted(row["horizon"]), now, gap or "expired"
-    return since, now, gap
+        return since.lifted(row["horizon"]), end, gap or "expired"
+    return since, end, gap
+
+
+def _check_until(until: Cursor, since: Cursor | None, start: Cursor) -> None:
+    """Raise CommandError for an end that has not seen all that `since` has.
+
+    A place ends a part of one replay, so it goes only with the start of that, or with an earlier place in it: else no
+    cursor could say what of two replays has been read, and the next page would repeat events, or leave some out.
+    """
+    if until.generation != start.generation:
+        raise CommandError(Code.BAD_REQUEST, "The cursor is of another log than this.", field="until")
+    later = since is None or until.snapshot.contains(since.upper) or _further(until, since)
+    if not later or (until.place is not None and not (since or start).upper.contains(until.snapshot)):
+        text = "`until` has not seen all that `since` has: it is older, or of the middle of pages that began elsewhere."
+        raise CommandError(Code.BAD_REQUEST, text, field="until")
+
+
+def _further(until: Cursor, since: Cursor) -> bool:
+    """Whether both are places in one replay, and `until` is not the earlier one."""
+    there, here = until.place, since.place
+    if there is None or here is None or (until.snapshot, there.upper) != (since.snapshot, here.upper):
+        return False
+    return there.id >= here.id
+
+
+def _end(query: Query, now: Cursor) -> Cursor:
+    """The moment up to which is read: what `until` has not seen must not count as read."""
+    if query.until is None or not now.snapshot.contains(query.until.upper):
+        return now
+    return query.until.finished
+
+
+def _done(query: Query, end: Cursor) -> Cursor:
+    """The cursor of who has read all up to `end`."""
+    return query.until if query.until is not None and query.until.finished == end else end
 
 
 async def _behind(connection: Connection, query: Query, start: Cursor, end: Cursor) -> int:
@@ -195,15 +223,14 @@ async def _behind(connection: Connection, query: Query, start: Cursor, end: Curs
     return 0 if found is None else found - 1
 
 
-async def _page(connection: Connection, query: Query, verify: Verify) -> Page:
-    start, now, gap = await _stands(connection, query, verify)
-    end = start.finished if start.place else now
-    page = await _read(connection, query, start, end)
-    if not page.events and end != now:  # the way to where a place leads is done
-        page = await _read(connection, query, end, now)
-    if query.until is not None and page.position in (end, now):
-        done = query.until if page.events or query.since is None else query.since
-        page = replace(page, position=done)
+async def _page(connection: Connection, query: Query) -> Page:
+    start, end, gap = await _stands(connection, query)
+    middle = start.finished if start.place else end
+    page = await _read(connection, query, start, middle)
+    if not page.events and middle.snapshot != end.snapshot:  # the way to where a place leads is done
+        page = await _read(connection, query, middle, end)
+    if page.position.place is None and page.position.snapshot == end.snapshot:
+        page = replace(page, position=_done(query, end))
     return replace(page, gap=gap)
 
 
@@ -225,7 +252,7 @@ def _explained(failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[Non
         if isinstance(error.__context__, CommandError):  # which says more than that nothing can be rolled back now
             raise error.__context__ from None
         reason = (str(error) or type(error).__name__).partition("\n")[0]
-        if isinstance(error, asyncpg.DataError):  # of values that only a forged cursor has
+        if isinstance(error, asyncpg.InvalidTextRepresentationError):  # of a snapshot that only a forged cursor has
             raise CommandError(Code.BAD_REQUEST, f"The cursor cannot be used: {reason}.") from error
         if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
             raise CommandError(Code.UNAVAILABLE, _TOO_FAR) from error

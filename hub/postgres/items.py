@@ -14,7 +14,7 @@ from hub.item import Item
 from hub.postgres.acquired import FAILURES, PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
 from hub.postgres.loading import Check, Chunks, copy_lines
-from hub.postgres.publisher import ITEMS_FAULTS, PUBLISH, refusal
+from hub.postgres.publisher import ITEMS_FAULTS, PUBLISH, is_silence, refusal, uncertain
 
 _TIMEOUT: Final = 30.0  # seconds for a statement, which may wait for another that uses the same key
 _ROLLED_BACK: Final = (CommandError, *FAILURES)
@@ -23,7 +23,7 @@ _ROLLED_BACK: Final = (CommandError, *FAILURES)
 class Items:
     """Publishes through `pool`, and loads through `streams`; waits up to `patience` seconds for a connection of either.
 
-    All methods raise CommandError; then nothing was published, unless the connection was lost in the commit.
+    All methods raise CommandError; then nothing was published, unless it is an UncertainError.
     """
 
     def __init__(self, pool: Pool, streams: Pool, *, patience: float = PATIENCE) -> None:
@@ -63,13 +63,15 @@ class Items:
 
 @asynccontextmanager
 async def _transaction(connection: Connection) -> AsyncIterator[None]:
+    committing = False
     try:
         async with connection.transaction():
             yield
+            committing = True
     except ITEMS_FAULTS:
         raise
     except FAILURES as error:
-        raise refusal(error) from error
+        raise (uncertain() if committing and is_silence(error) else refusal(error)) from error
 
 
 async def _publish(connection: Connection, items: Sequence[Item]) -> list[int]:

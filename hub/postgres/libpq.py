@@ -25,9 +25,19 @@ def arguments(target: Target) -> tuple[str, dict[str, str]]:
     password = given["password"][-1] if "password" in given and not password else unquote(password)
     if "\0" in password:
         raise SetupError("The password in the database URL has a NUL, which no password has. Correct the database URL.")
+    if any(port.strip("0123456789") for port in map(_port, hosts.split(","))):
+        # What follows is not shown: here it is a password, where the @ behind it is missing.
+        raise SetupError(
+            "The port in the database URL is no number. One looks like postgresql://user:password@host:5432/database."
+        )
     kept = "&".join(each for each in parts.query.split("&") if unquote(each.partition("=")[0]) not in _SECRETS)
     url = f"{parts.scheme}://{user}{at}{hosts}{parts.path}" + (f"?{kept}" if kept else "")
     return url, ({"PGPASSWORD": password} if password else {}) | _certificates(target)
+
+
+def _port(host: str) -> str:
+    """What follows a host, or an address in brackets."""
+    return host.rpartition("]")[2].partition(":")[2]
 
 
 def _certificates(target: Target) -> dict[str, str]:

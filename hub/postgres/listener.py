@@ -71,6 +71,9 @@ class Listener:
         self._trouble = "nothing was tried yet"
         self.blind_since: float | None = time.monotonic()
         """Since when the hub hears nothing, on the monotonic clock; None while it hears."""
+        self.losses = 0
+        """How often the connection was lost since it was made first."""
+        self._blind = 0.0  # seconds, before `blind_since`
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "lost"
@@ -80,6 +83,11 @@ class Listener:
     def connected(self) -> bool:
         """Whether all that was held when the connection was made is listened to."""
         return self.blind_since is None
+
+    @property
+    def blind_seconds(self) -> float:
+        """How long the hub has heard nothing, all in all."""
+        return self._blind + (0.0 if self.blind_since is None else time.monotonic() - self.blind_since)
 
     @property
     def channels(self) -> frozenset[str]:
@@ -172,6 +180,7 @@ class Listener:
         self._holds.begin_again()
         if self.blind_since is None:
             self.blind_since = time.monotonic()
+            self.losses += 1
             self._on_lost()
 
     def _hear_again(self) -> None:
@@ -181,6 +190,7 @@ class Listener:
         if lost:
             log.warning("listener_gap", channels=len(lost), seconds=round(seconds, 3))
         self._promised = set(self._listened)
+        self._blind += seconds
         self.blind_since, self._attempt = None, 0
         self._inbox.open(sorted(lost))
         self._end_round()
@@ -191,7 +201,7 @@ class Listener:
             async with asyncio.timeout(self._heartbeat):
                 await self._wake.wait()
         except TimeoutError:
-            await self._within(connection.execute("SELECT 1"), self._timeout)
+            await self._within(connection.execute("/* heartbeat */ SELECT 1"), self._timeout)
         if connection.is_closed():
             raise ConnectionResetError("the connection was closed")
 

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import asyncpg
-
-from hub.postgres.record import Record
-
-if TYPE_CHECKING:
-    Base = asyncpg.Connection[Record]
-else:  # generic for type checkers only
-    Base = asyncpg.Connection
+from hub.postgres.telemetry import TellingConnection
 
 _STATEMENT: Final = 1_000  # channels in one statement
 
@@ -24,7 +17,7 @@ class Notification(NamedTuple):
     payload: str
 
 
-class ListeningConnection(Base):
+class ListeningConnection(TellingConnection):
     """Hands every notification to `on_notification`, in order of arrival, from the moment LISTEN took effect.
 
     asyncpg's own add_listener sends a statement for each channel and registers the callback afterwards: under

@@ -12,10 +12,10 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from hub import item
-from hub.errors import Code, CommandError, HubError
+from hub.errors import Code, CommandError, HubError, UncertainError
 from hub.postgres.acquired import FAILURES
 from hub.postgres.connect import Connection
-from hub.postgres.publisher import refusal
+from hub.postgres.publisher import is_silence, refusal
 
 Chunks: TypeAlias = "AsyncIterator[bytes]"
 Check: TypeAlias = "Callable[[Sequence[str]], Awaitable[None]]"
@@ -23,6 +23,10 @@ Check: TypeAlias = "Callable[[Sequence[str]], Awaitable[None]]"
 COLUMNS: Final = ("channel", "payload", "tags")
 _LONG: Final = 7 * 86_400.0  # seconds, for asyncpg would end it after its own: whoever sends bounds each wait
 _REMEMBERED: Final = 10_000  # channels
+_UNCERTAIN: Final = (
+    "The connection to Postgres was lost at the end: all events may have been published, or none. See which before "
+    "you try again."
+)
 _LINE: Final = re.compile(r"^COPY events, line (\d+)", re.MULTILINE)
 
 
@@ -52,7 +56,7 @@ async def copy_csv(connection: Connection, chunks: Chunks) -> int:
 
 
 async def _copy(connection: Connection, source: Chunks, columns: Sequence[str], **form: Any) -> int:
-    lost = asyncio.Event()
+    lost, committing = asyncio.Event(), False
     try:
         async with connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")
@@ -62,7 +66,10 @@ async def _copy(connection: Connection, source: Chunks, columns: Sequence[str], 
             status = await connection.copy_to_table(
                 "events", schema_name="hub", columns=columns, source=there, timeout=_LONG, **form
             )
+            committing = True
     except FAILURES as error:
+        if committing and is_silence(error):
+            raise UncertainError(Code.UNAVAILABLE, _UNCERTAIN) from error
         if isinstance(error.__context__, HubError):  # which says more than that nothing can be rolled back now
             raise error.__context__ from None
         if lost.is_set():

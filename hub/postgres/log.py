@@ -40,13 +40,14 @@ _NAMED: Final = f"""
 """  # noqa: S608 - made of constants, as all here
 _MATCHING: Final = f"""
     SELECT {_COLUMNS} FROM hub.events
-     WHERE (channel = ANY($1::text[]) OR channel ~ ANY($6::text[])) AND {_BETWEEN} ORDER BY id LIMIT {_ROWS}
+     WHERE (channel = ANY($1::text[]) OR channel ~ $6::text) AND {_BETWEEN} ORDER BY id LIMIT {_ROWS}
 """  # noqa: S608
 
 
 def _page(rows: str) -> str:
     """The statement of a page: as many of `rows` as there is room for, and whether these were all."""
     return f"""
+/* replay page */
 {_NOW}
 SELECT now.generation, now.horizon, e.id, e.xid::text::bigint AS xid, e.channel, e.payload::text, e.tags,
        e.published_at, e.found < {_ROWS} AND e.bytes <= {ROOM} AS whole
@@ -62,6 +63,7 @@ SELECT now.generation, now.horizon, e.id, e.xid::text::bigint AS xid, e.channel,
 _PAGE_NAMED: Final = _page(_NAMED)
 _PAGE_MATCHING: Final = _page(_MATCHING)
 FIRST: Final = """
+/* replay first */
 SELECT min(id) FROM (
     SELECT id FROM hub.events
      WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot) AND xid < pg_snapshot_xmax($2::text::pg_snapshot)
@@ -70,18 +72,20 @@ SELECT min(id) FROM (
 ) AS unseen
 """
 """The least id that is not visible in the first snapshot but below the second's end; null where there is none."""
-_LAST: Final = "SELECT max(id) FROM hub.events"
+_LAST: Final = "/* replay last */ SELECT max(id) FROM hub.events"
 # The channels that there are, one step through the index for each (a "loose index scan").
 _CHANNELS: Final = """
+/* replay channels */
 WITH RECURSIVE known (channel) AS (
     (SELECT channel FROM hub.events ORDER BY channel LIMIT 1)
     UNION ALL
     SELECT (SELECT ev.channel FROM hub.events AS ev WHERE ev.channel > known.channel ORDER BY ev.channel LIMIT 1)
       FROM known WHERE known.channel IS NOT NULL
 )
-SELECT channel FROM known WHERE channel ~ ANY($1::text[])
+SELECT channel FROM known WHERE channel ~ $1::text
 """
 _NEWEST: Final = """
+/* replay newest */
 SELECT min(id) AS id, count(*) AS found FROM (
     SELECT of_channel.id FROM unnest($1::text[]) AS wanted (channel) CROSS JOIN LATERAL (
         SELECT id FROM hub.events
@@ -158,10 +162,11 @@ class Log:
             first = await self._fetch(FIRST, *snapshots, timeout=_LONG)
             behind = (first[0]["min"] or 1) - 1
         last = (await self._fetch(_LAST))[0]["max"] or 0
-        names, regexes = list(selection.channels), [patterns.regex(pattern) for pattern in selection.patterns]
-        if regexes:
+        names = list(selection.channels)
+        if selection.patterns:
+            regex = patterns.union(selection.patterns)
             last_here = min(last, behind + _WINDOW)
-            rows = await self._fetch(_PAGE_MATCHING, names, behind, last_here, *snapshots, regexes)
+            rows = await self._fetch(_PAGE_MATCHING, names, behind, last_here, *snapshots, regex)
         else:
             last_here = last
             rows = await self._fetch(_PAGE_NAMED, names, behind, last, *snapshots)
@@ -178,8 +183,8 @@ class Log:
     async def _find_newest(self, selection: Selection, count: int, upper: Cursor) -> int:
         names = selection.channels
         if selection.patterns:
-            regexes = [patterns.regex(pattern) for pattern in selection.patterns]
-            names |= {row["channel"] for row in await self._fetch(_CHANNELS, regexes, timeout=_LONG)}
+            found = await self._fetch(_CHANNELS, patterns.union(selection.patterns), timeout=_LONG)
+            names |= {row["channel"] for row in found}
         row = (await self._fetch(_NEWEST, list(names), str(upper.snapshot), count, timeout=_LONG))[0]
         return row["id"] - 1 if row["found"] == count else 0
 

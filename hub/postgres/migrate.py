@@ -24,6 +24,7 @@ _WAIT: Final = 60.0  # seconds for another hub to finish its migration
 _LONGEST: Final = 3600.0  # seconds for one migration: an index on a large log takes its time
 _NAME: Final = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
 _CREATE: Final = """
+/* migrate */
 CREATE SCHEMA IF NOT EXISTS hub;
 CREATE TABLE IF NOT EXISTS hub.migrations (
     number     int         PRIMARY KEY,

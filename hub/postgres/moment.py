@@ -21,6 +21,7 @@ GREATEST: Final = """
 """
 """The witness of all that is visible."""
 STANDS: Final = f"""
+/* log stands */
 {NOW}
 SELECT now.snapshot::text, now.generation, now.era, now.horizon, w.xid, w.id, w.published_at
   FROM now LEFT JOIN LATERAL ({GREATEST}) AS w ON true
@@ -38,6 +39,7 @@ What retention has taken cannot be looked up. Where it has taken more than that,
 told so anyway, and gets all that is left; else it was not lost before if the floor of its era has seen it.
 """
 _SURVIVED: Final = f"""
+/* log survived */
 SELECT log.horizon::text::bigint AS horizon, {SURVIVED} AS survived FROM hub.log AS log
  CROSS JOIN (SELECT $1::text, $2::bigint, $3::bigint, $4::text, $5::integer) AS asked (xid, id, at, xmin, era)
   LEFT JOIN hub.floors AS floors ON floors.era = asked.era

@@ -36,10 +36,11 @@ class _Where:
             self._add_until(query.until)
         if query.tags:
             self._add("tags && {}::text[]", list(query.tags))
+        # Times as text: where rows are streamed, asyncpg takes no datetime (hub/postgres/codecs.py).
         if query.begin is not None:
-            self._add("published_at >= {}::timestamptz", query.begin)
+            self._add("published_at >= {}::text::timestamptz", query.begin.isoformat())
         if query.end is not None:
-            self._add("published_at < {}::timestamptz", query.end)
+            self._add("published_at < {}::text::timestamptz", query.end.isoformat())
 
     def take(self, value: Any) -> str:
         """The name of a new argument."""
@@ -63,10 +64,10 @@ class _Where:
 
     def choose(self, query: Query) -> None:
         """Only of the channels of `query`."""
-        regexes = [patterns.regex(pattern) for pattern in query.selection.patterns]
         names = list(query.selection.channels)
-        if regexes:
-            self._add("(channel = ANY({}::text[]) OR channel ~ ANY({}::text[]))", names, regexes)
+        if query.selection.patterns:
+            regex = patterns.union(query.selection.patterns)
+            self._add("(channel = ANY({}::text[]) OR channel ~ {}::text)", names, regex)
         elif names:
             self._add("channel = ANY({}::text[])", names)
 
@@ -87,6 +88,7 @@ def page_of(query: Query, start: Cursor, end: Cursor, behind: int) -> Statement:
     where = _Where(query, start, end, behind)
     chosen = _chosen(query, where, "ASC", query.limit or 1)
     text = f"""
+/* history page */
 SELECT {_ROWS}, found FROM (
     SELECT ev.*, count(*) OVER () AS found, row_number() OVER (ORDER BY ev.id) AS place,
            sum(pg_column_size(ev.payload)) OVER (ORDER BY ev.id) AS upto
@@ -100,7 +102,7 @@ def start_of(query: Query, start: Cursor, end: Cursor) -> Statement:
     """The least id of the newest `query.last` events."""
     where = _Where(query, start, end, 0)
     chosen = _chosen(query, where, "DESC", query.last or 1)
-    return f"SELECT min(id) FROM ({chosen}) AS newest", where.arguments  # noqa: S608
+    return f"/* history start */ SELECT min(id) FROM ({chosen}) AS newest", where.arguments  # noqa: S608
 
 
 def _chosen(query: Query, where: _Where, order: str, count: int) -> str:

@@ -11,24 +11,28 @@ import asyncpg
 import orjson
 import structlog
 
-from hub.errors import Code, CommandError
+from hub.errors import Code, CommandError, UncertainError
+from hub.postgres.acquired import PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
 
 _BATCH: Final = 1_000
 _BATCH_BYTES: Final = 4 << 20
 _QUEUE: Final = 10_000  # publishes that wait
 _QUEUE_BYTES: Final = 64 << 20
+_TIMEOUT: Final = 10.0  # seconds
 _OFTEN: Final = 10  # callers are held back from this part of the queue on
 
-_NOTIFY: Final = "SELECT pg_catalog.pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS t(c, p)"
+_NOTIFY: Final = "/* publish notify */ SELECT pg_catalog.pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS t(c, p)"
 _TAGS: Final = "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(item.tags::jsonb))"
 _ITEMS: Final = "unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS item (channel, payload, tags, place)"
 _INSERT: Final = f"""
+/* publish insert */
 INSERT INTO hub.events (channel, payload, tags)
 SELECT item.channel, item.payload::jsonb, {_TAGS} FROM {_ITEMS} ORDER BY item.place
 RETURNING id
 """  # noqa: S608 - made of constants
 PUBLISH: Final = f"""
+/* publish */
 SELECT CASE WHEN item.key IS NULL THEN hub.publish(item.channel, item.payload::jsonb, {_TAGS})
             ELSE hub.publish_once(item.channel, item.payload::jsonb, item.key, {_TAGS}) END AS id
   FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
@@ -41,6 +45,14 @@ ITEMS_FAULTS: Final = (
     asyncpg.TransactionRollbackError,
 )
 """What one item can do to all that share its transaction."""
+_SILENCE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 log = structlog.get_logger()
 
@@ -58,12 +70,15 @@ class _Item(NamedTuple):
 
 
 class Publisher:
-    """Publishes through `pool`, by one transaction at a time for each tier, in the order in which it was asked to."""
+    """Publishes through `pool`, by one transaction at a time for each tier, in the order in which it was asked to.
 
-    def __init__(self, pool: Pool, *, timeout: float = 10.0) -> None:
+    Waits up to `patience` seconds for a connection, and ten for the answer.
+    """
+
+    def __init__(self, pool: Pool, *, patience: float = PATIENCE) -> None:
         self._pool = pool
-        self._notifies = _Lane(pool, timeout, _notify, _once_each)
-        self._inserts = _Lane(pool, timeout, _insert, list)
+        self._notifies = _Lane(pool, patience, _notify, _once_each)
+        self._inserts = _Lane(pool, patience, _insert, list)
 
     def __repr__(self) -> str:
         return f"<Publisher notifies={len(self._notifies.queue)} inserts={len(self._inserts.queue)}>"
@@ -108,9 +123,9 @@ def _future() -> asyncio.Future[Any]:
 class _Lane:
     """A queue and the transactions that empty it: `send` publishes a batch, `shared` says which may share one."""
 
-    def __init__(self, pool: Pool, timeout: float, send: Any, shared: Any) -> None:
+    def __init__(self, pool: Pool, patience: float, send: Any, shared: Any) -> None:
         self._pool = pool
-        self._timeout = timeout
+        self._patience = patience
         self._publish = send
         self._shared = shared
         self._bytes = 0
@@ -163,8 +178,12 @@ class _Lane:
     async def _send(self, batch: list[_Item]) -> None:
         """One transaction for all; where that fails, each on its own, so that one bad item harms no other."""
         try:
-            async with asyncio.timeout(self._timeout), self._pool.acquire() as connection:
+            async with acquired(self._pool, self._patience) as connection, asyncio.timeout(_TIMEOUT):
                 ids = await self._publish(connection, batch)
+        except CommandError as error:  # there is no connection
+            log.warning("publish_failed", events=len(batch), error=error.message)
+            for item in batch:
+                _finish(item, error=CommandError(error.code, error.message))
         except ITEMS_FAULTS as error:
             if len(batch) > 1:
                 for item in batch:
@@ -174,7 +193,7 @@ class _Lane:
         except Exception as error:  # asyncpg's own state errors too, where a connection died in the middle
             log.warning("publish_failed", events=len(batch), error=str(error) or type(error).__name__)
             for item in batch:
-                _finish(item, error=CommandError(Code.UNAVAILABLE, "Postgres did not take the event; try again."))
+                _finish(item, error=uncertain() if is_silence(error) else refusal(error))
         except BaseException:  # cancelled in the middle: nobody knows whether it was committed
             for item in batch:
                 item.done.cancel()
@@ -222,6 +241,17 @@ def refusal(error: Exception) -> CommandError:
             return CommandError(Code.BAD_REQUEST, f"Postgres refuses the event: {reason}.")
         case _:
             return CommandError(Code.UNAVAILABLE, "Postgres did not take the event; try again.")
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether `error` says nothing of what Postgres has done, or goes on to do."""
+    return isinstance(error, _SILENCE)
+
+
+def uncertain() -> UncertainError:
+    """What is told of a commit that nothing was heard of."""
+    text = "The connection to Postgres was lost; the event may have been published or not. Only with a `key` try again."
+    return UncertainError(Code.UNAVAILABLE, text)
 
 
 def _finish(item: _Item, number: int | None = None, *, error: CommandError | None = None) -> None:

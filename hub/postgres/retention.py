@@ -25,6 +25,7 @@ _TIMEOUT: Final = 300.0
 # Whether there may be something to do: one statement, since it is asked every minute for ever. Watched tables have
 # nothing to do with retention, but they are to be looked at as often.
 _DUE: Final = """
+/* retention due */
 SELECT (SELECT published_at < clock_timestamp() - $1::interval FROM hub.events
          WHERE events.xid < (SELECT newest.xid FROM hub.events AS newest ORDER BY newest.xid DESC LIMIT 1)
          ORDER BY events.xid, id LIMIT 1)
@@ -38,6 +39,7 @@ _SAMPLE: Final = 100  # blocks, at random
 # What an event takes: its row and its entries in three indexes, as measured; and what is more than fits into a page is
 # cut to pieces, which fill theirs less well.
 _WEIGH: Final = """
+/* retention weigh */
 SELECT avg(190 + 2 * pg_column_size(channel) + pg_column_size(tags)
            + pg_column_size(payload) * CASE WHEN pg_column_size(payload) > 2000 THEN 1.1 ELSE 1 END)::float AS weight,
        (SELECT max(id) - min(id) + 1 FROM hub.events) AS most
@@ -48,6 +50,7 @@ _LOCK: Final = "SELECT horizon::text::bigint AS horizon FROM hub.log FOR UPDATE 
 # The first transaction of which something is among the newest events.
 _KEPT: Final = "SELECT xid::text::bigint FROM hub.events ORDER BY events.xid DESC, id DESC OFFSET $1 - 1 LIMIT 1"
 _OLDEST: Final = f"""
+/* retention oldest */
 SELECT xid::text::bigint AS xid, count(*) AS events, bool_and(published_at < clock_timestamp() - $2::interval) AS old
   FROM hub.events
  WHERE events.xid >= $1::text::xid8
@@ -55,7 +58,7 @@ SELECT xid::text::bigint AS xid, count(*) AS events, bool_and(published_at < clo
    AND events.xid < (SELECT newest.xid FROM hub.events AS newest ORDER BY newest.xid DESC LIMIT 1)
  GROUP BY events.xid ORDER BY events.xid LIMIT {_BATCH}
 """  # noqa: S608 - made of constants
-_DELETE: Final = "DELETE FROM hub.events WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8"
+_DELETE: Final = "/* retention delete */ DELETE FROM hub.events WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8"
 _RAISE: Final = "UPDATE hub.log SET horizon = $1::text::xid8"
 _FORGET_KEYS: Final = """
 DELETE FROM hub.keys WHERE key IN (SELECT key FROM hub.keys WHERE used_at < now() - $1::interval LIMIT 5000)
@@ -102,7 +105,7 @@ async def apply(connection: Connection, keep: Keep) -> AsyncIterator[int]:
         async for deleted in _delete_all(connection, keep.age, count):
             yield deleted
     if due["watches"]:
-        await connection.execute("SELECT hub.rewatch()", timeout=_TIMEOUT)
+        await connection.execute("/* watch again */ SELECT hub.rewatch()", timeout=_TIMEOUT)
 
 
 async def _fitting(connection: Connection, size: int, blocks: int, count: int | None) -> tuple[int | None, bool]:

@@ -18,6 +18,7 @@ from hub.postgres.connect import Connection
 from hub.postgres.forms import Form
 
 _COLUMNS: Final = """
+/* watched columns */
 SELECT attname::text AS name, atttypid AS type, hub.is_trusted(atttypid) AS trusted,
        typlen = -1 AND typelem <> 0 AS listed
   FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
@@ -25,6 +26,7 @@ SELECT attname::text AS name, atttypid AS type, hub.is_trusted(atttypid) AS trus
 """
 # All types that the given ones are made of. One that has a cast to json is written by that cast, whatever it is.
 _TYPES: Final = """
+/* watched types */
 WITH RECURSIVE reached (oid) AS (
     SELECT unnest($1::oid[])
     UNION

@@ -8,6 +8,7 @@ on the next connection.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
@@ -45,7 +46,7 @@ _TIMEOUT: Final = 10.0  # for a poll
 _LONG: Final = 300.0  # for the look at more than a batch, and the one at the start
 _FLOOR: Final = 10.0  # seconds at the least between two floors
 
-_SET_FLOOR: Final = "SELECT hub.set_floor($1::text::pg_snapshot, $2::bigint[])"
+_SET_FLOOR: Final = "/* tail floor */ SELECT hub.set_floor($1::text::pg_snapshot, $2::bigint[])"
 
 log = structlog.get_logger()
 
@@ -94,6 +95,14 @@ class Tail:
         """Whether producers have to ring."""
         self.connected = False
         """Whether the last read succeeded."""
+        self.looked_at: float | None = None
+        """When the last read ended that succeeded, on the monotonic clock."""
+        self.lag: float | None = None
+        """How many seconds the newest event was old that the last read brought which brought any."""
+        self.news_at = 0.0
+        """When that was, on the monotonic clock."""
+        self.rings = 0
+        """How often producers have rung."""
         self.trouble = "nothing was tried yet"
         """What the last connection ended with."""
 
@@ -104,6 +113,11 @@ class Tail:
     def wake(self) -> None:
         """Look at once."""
         self._wake.set()
+
+    def ring(self) -> None:
+        """A producer has rung: look at once."""
+        self.rings += 1
+        self.wake()
 
     async def started(self) -> None:
         """Return when the sink knows where the log stands."""
@@ -193,7 +207,7 @@ class Tail:
         while True:
             await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED", timeout=_TIMEOUT)
             try:
-                if not await connection.fetchval("SELECT hub.doze()", timeout=_TIMEOUT):
+                if not await connection.fetchval("/* tail doze */ SELECT hub.doze()", timeout=_TIMEOUT):
                     return False
                 if await self._look_aside(connection):
                     return True
@@ -227,6 +241,7 @@ class Tail:
             self._fresh += waiting
             raise
         self._attempt, self.connected = 0, True
+        self.looked_at = time.monotonic()
         for done in waiting:
             if not done.done():
                 done.set_result(None)
@@ -252,6 +267,7 @@ class Tail:
         if not first["fits"]:
             await self._jump(connection, position)
             return True
+        self.lag, self.news_at = max(0.0, time.time() - rows[-1]["published_at"].timestamp()), time.monotonic()
         newest = moment.witness(max(rows, key=lambda row: row["xid"]))
         if position.witness is not None and position.witness.xid > newest.xid:
             newest = position.witness
@@ -278,6 +294,7 @@ class Tail:
         self._raw, self._horizon, self._position = row["snapshot"], row["horizon"], moment.position(row)
         floor, events = unseen.newest(rows, self._position, moment.beginning(row))
         start(floor, events, self._position)
+        self.connected, self.looked_at = True, time.monotonic()
         self._started.set()
 
     def _go_to(self, row: Any, position: Cursor, witness: Witness | None) -> Cursor:

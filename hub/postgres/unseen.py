@@ -25,6 +25,7 @@ _UNSEEN: Final = """
      WHERE pg_visible_in_snapshot(open.xid, now.snapshot)
 """
 READ: Final = f"""
+/* tail read */
 {NOW}
 SELECT now.snapshot::text, now.generation, now.era, now.horizon, e.id, e.xid::text::bigint AS xid, e.channel, e.tags,
        e.published_at, e.fits, CASE WHEN e.fits THEN e.payload::text END AS payload
@@ -35,6 +36,7 @@ SELECT now.snapshot::text, now.generation, now.era, now.horizon, e.id, e.xid::te
  ORDER BY e.id
 """  # noqa: S608 - made of constants
 JUMP: Final = f"""
+/* tail jump */
 {NOW}
 SELECT now.snapshot::text, now.generation, now.era, w.xid, w.id, w.published_at,
        (SELECT jsonb_object_agg(channel, events)
@@ -42,6 +44,7 @@ SELECT now.snapshot::text, now.generation, now.era, w.xid, w.id, w.published_at,
   FROM now LEFT JOIN LATERAL ({GREATEST}) AS w ON true
 """  # noqa: S608
 NEWEST: Final = f"""
+/* tail newest */
 SELECT id, xid::text::bigint AS xid, channel, tags, published_at, payload::text, whole
   FROM (SELECT *, count(*) OVER () < {_RING} AND sum(pg_column_size(payload)) OVER () <= {_RING_BYTES} AS whole,
                sum(pg_column_size(payload)) OVER (ORDER BY xid DESC, id DESC) AS bytes

@@ -44,8 +44,9 @@ _MOST: Final = 100
 
 _POSTGRES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
-_LIST: Final = """SELECT "table", channel, key, columns FROM hub.watched ORDER BY "table" """
+_LIST: Final = """/* watched list */ SELECT "table", channel, key, columns FROM hub.watched ORDER BY "table" """
 _FIND: Final = """
+/* watched find */
 SELECT w.relation::oid AS relation, w."table", w.channel, w.key, w.columns, c.relkind = 'p' AS partitioned,
        CASE WHEN NOT has_schema_privilege(c.relnamespace, 'USAGE')
                  THEN format('GRANT USAGE ON SCHEMA %s TO %I', c.relnamespace::regnamespace, current_user)
@@ -54,11 +55,16 @@ SELECT w.relation::oid AS relation, w."table", w.channel, w.key, w.columns, c.re
             WHEN row_security_active(c.oid) THEN format('ALTER ROLE %I BYPASSRLS', current_user) END AS lack
   FROM hub.watched AS w JOIN pg_class AS c ON c.oid = w.relation
  WHERE """
-_BY_NAME: Final = f"""{_FIND} w."table" = (
-    SELECT CASE cardinality(parts) WHEN 1 THEN format('public.%I', parts[1])
-                                   WHEN 2 THEN format('%I.%I', parts[1], parts[2]) END
-      FROM parse_ident($1) AS parts)
-"""  # noqa: S608 - made of constants
+# Qualified: PgBouncer lets nobody close the search path of what is pooled.
+_NAMED: Final = """w."table" OPERATOR(pg_catalog.=) (
+    SELECT CASE WHEN pg_catalog.cardinality(parts) OPERATOR(pg_catalog.=) 1
+                     THEN pg_catalog.format('public.%I', parts[1])
+                WHEN pg_catalog.cardinality(parts) OPERATOR(pg_catalog.=) 2
+                     THEN pg_catalog.format('%I.%I', parts[1], parts[2]) END
+      FROM pg_catalog.parse_ident($1) AS parts)
+"""
+_CHANNEL: Final = f"/* watched channel */ SELECT w.channel FROM hub.watched AS w WHERE {_NAMED}"  # noqa: S608 - constants
+_BY_NAME: Final = f"{_FIND} {_NAMED}"
 _BY_OID: Final = f"""{_FIND} w.relation = $1 AND w."table" = $2"""
 
 
@@ -111,6 +117,16 @@ class Watched:
         async with acquired(self._pool, self._patience) as connection:
             with _explained():
                 return [dict(row) for row in await connection.fetch(_LIST, timeout=_TIMEOUT)]
+
+    async def channel(self, name: str) -> str | None:
+        """The channel of the table that `open` would read, None where none is watched by this name."""
+        async with acquired(self._pool, self._patience) as connection:
+            with _explained():
+                try:
+                    found: str | None = await connection.fetchval(_CHANNEL, name, timeout=_TIMEOUT)
+                except (asyncpg.DataError, UnicodeEncodeError):  # no name at all
+                    return None
+                return found
 
     @asynccontextmanager
     async def open(self, name: str) -> AsyncIterator[Reading]:

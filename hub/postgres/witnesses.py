@@ -8,20 +8,23 @@ no lower xid was given out again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from hub import snapshot
 from hub.cursor import Cursor, Witness
 from hub.page import Page
 from hub.postgres import moment
+from hub.postgres.connect import Connection
 from hub.postgres.moment import SURVIVED, Proof
 from hub.snapshot import NOTHING
 
 _MOST: Final = 1_000  # in one statement
 _KEPT: Final = 10_000  # answers
+_TIMEOUT: Final = 30.0
 # An era that is not known, neither as ended nor as the one that lasts, was lost itself, or is too old to be kept.
 _LOOK: Final = f"""
+/* replay verify */
 SELECT {SURVIVED} AS there,
        floors.era IS NOT NULL AS known, floors.floor::text AS floor, floors.witness
   FROM hub.log AS log
@@ -54,13 +57,7 @@ class Witnesses:
             return Page([], position.of(era))
         key = era, proof, position.era
         row: Any = self._answers.get(key) or await asyncio.shield(self._ask(key))
-        if row["there"]:
-            return Page([], position.of(era))
-        if not row["known"]:
-            return Page([], position.fallen_back(NOTHING, None, era), gap="reset")
-        floor = snapshot.parse(row["floor"]) if row["floor"] else NOTHING
-        witness = Witness(*row["witness"]) if row["witness"] else None
-        return Page([], position.fallen_back(floor, witness, era), gap="failover")
+        return _judged(row, position, era)
 
     def _ask(self, key: _Key) -> asyncio.Future[Any]:
         if key not in self._asked:
@@ -75,11 +72,7 @@ class Witnesses:
             for key in batch:
                 del self._asked[key]
             try:
-                rows = await self._fetch(
-                    _LOOK,
-                    *map(list, zip(*(proof for _, proof, _ in batch), strict=True)),
-                    [era for _, _, era in batch],
-                )
+                rows = await self._fetch(_LOOK, *_asked((proof, era) for _, proof, era in batch))
             except BaseException as error:
                 failure = error if isinstance(error, OSError) else ConnectionError("the look was given up")
                 for answer in batch.values():
@@ -92,6 +85,30 @@ class Witnesses:
                 for (key, answer), row in zip(batch.items(), rows, strict=True):
                     self._answers[key] = row
                     answer.set_result(row)
+
+
+async def verify(connection: Connection, position: Cursor, era: int) -> Page:
+    """The same on a connection of the caller's, in its transaction; raises what that raises."""
+    proof = moment.proof(position)
+    if proof is None:
+        return Page([], position.of(era))
+    (row,) = await connection.fetch(_LOOK, *_asked([(proof, position.era)]), timeout=_TIMEOUT)
+    return _judged(row, position, era)
+
+
+def _asked(several: Iterable[tuple[Proof, int]]) -> list[list[Any]]:
+    """The arguments of _LOOK: a list for each of its columns."""
+    return [list(column) for column in zip(*((*proof, era) for proof, era in several), strict=True)]
+
+
+def _judged(row: Any, position: Cursor, era: int) -> Page:
+    if row["there"]:
+        return Page([], position.of(era))
+    if not row["known"]:
+        return Page([], position.fallen_back(NOTHING, None, era), gap="reset")
+    floor = snapshot.parse(row["floor"]) if row["floor"] else NOTHING
+    witness = Witness(*row["witness"]) if row["witness"] else None
+    return Page([], position.fallen_back(floor, witness, era), gap="failover")
 
 
 def _fail(answer: asyncio.Future[Any], failure: OSError) -> None:

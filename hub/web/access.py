@@ -16,7 +16,7 @@ from hub.web.refusal import RequestError, refuse
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREFLIGHT: Final = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST, DELETE",
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
     hdrs.ACCESS_CONTROL_MAX_AGE: "600",
 }

@@ -13,6 +13,7 @@ from hub.errors import SetupError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SITE: Final = 64  # bits of an IPv6 address that a provider gives to one customer, who has all behind them
+_MAPPED: Final = 96  # bits of an IPv6 address before the IPv4 address that it means (RFC 4291, 2.5.5.2)
 _SCHEMES: Final = ("http", "https")
 
 
@@ -21,12 +22,20 @@ def networks(text: str) -> tuple[Network, ...]:
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
-            found.append(ipaddress.ip_network(part))
+            found.append(_unmapped(ipaddress.ip_network(part)))
         except ValueError as error:
             raise SetupError(
                 f"HUB_TRUSTED_PROXIES has {part!r}: {error}. Write addresses or networks, as 10.0.0.7 or 10.0.0.0/8."
             ) from None
     return tuple(found)
+
+
+def _unmapped(network: Network) -> Network:
+    """The IPv4 network that `network` means, if it does, since addresses are compared in that form."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED:
+        return network
+    return ipaddress.ip_network((mapped, network.prefixlen - _MAPPED))
 
 
 def parse(text: str) -> Address | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
+from structlog.contextvars import bind_contextvars
 
 from hub import errors, protocol
 from hub.errors import Code
@@ -18,14 +18,17 @@ from hub.web import farewell, faults, headers, malformed
 from hub.web.access import Access
 from hub.web.authority import Authority
 from hub.web.channels import Channels
+from hub.web.flight import Flight
 from hub.web.history import Events
 from hub.web.openapi import Contract
 from hub.web.pages import Pages
 from hub.web.ports import Ports
 from hub.web.posting import Posts
 from hub.web.refusal import RequestError, refuse
+from hub.web.scrapes import Scrapes
 from hub.web.seats import Seats
 from hub.web.session import Client
+from hub.web.sessions import Sessions
 from hub.web.socket import Socket, transport_of
 from hub.web.sse import Sse
 from hub.web.watched import Tables
@@ -45,9 +48,11 @@ class Web:
         self._authority = authority = Authority(ports.tokens, ports.authorizing)
         self._proxies = access.proxies
         self._seats = Seats(access.proxies, ports.limits.per_address)
-        self._sse = Sse(ports, self._seats, authority)
+        self._sse = Sse(ports, self._seats, authority, access.proxies)
+        self._flight = Flight()
         self.app = web.Application(
-            middlewares=[access.middleware, faults.middleware], client_max_size=ports.limits.frame
+            middlewares=[self._flight.middleware, access.middleware, faults.middleware],
+            client_max_size=ports.limits.frame,
         )
         self.app.on_response_prepare.extend((access.share, headers.protect))
         self.app.router.add_get(faults.WEBSOCKET, self._websocket)
@@ -65,6 +70,8 @@ class Web:
         events = Events(ports.past, self._sse.serve, authority, stall_timeout=ports.stall_timeout)
         self.app.router.add_routes(events.routes())
         self.app.router.add_routes(Channels(ports.fanout, authority).routes())
+        self.app.router.add_routes(Sessions(ports.roster, ports.fanout, authority).routes())
+        self.app.router.add_routes(Scrapes(ports.scrape, authority).routes())
         self.app.router.add_routes(Contract().routes())
         self.app.router.add_routes(Pages(static, start).routes())
 
@@ -74,18 +81,23 @@ class Web:
         Nobody new is let in. May be cancelled: then all are cut off at once.
         """
         self._seats.close()
+        self._ports.roster.draining = True
         try:
             await farewell.part([*self._sockets, *self._sse.departures], seconds, patience=_GOODBYE)
         finally:
             for session in tuple(self._ports.fanout.sessions):
                 session.outlet.abort()
 
+    async def landed(self) -> None:
+        """Return when no request is in flight."""
+        await self._flight.landed()
+
     async def _health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
     async def _ready(self, request: web.Request) -> web.Response:
         """Whether the hub is fit to serve; why not is for admins."""
-        reasons = self._ports.ready()
+        reasons = await self._ports.ready()
         body: dict[str, object] = {"status": "not ready" if reasons else "ready"}
         if self._authority.is_admin(request):
             body["reasons"] = reasons
@@ -111,20 +123,23 @@ class Web:
             client = Client(ports, self._authority, socket, session, grants)
             socket.on_close = client.part
             self._sockets[socket] = None
-            name = secrets.token_hex(8)
+            entry = ports.roster.enter("websocket", str(self._proxies.client(request)), session, client)
+            bind_contextvars(session=entry.id)  # each line of the log that comes of this has it
             try:
                 if len(fanout.sessions) > ports.limits.clients:
                     await socket.end(errors.TOO_MANY)
                     return socket
                 ports.pulse.watch(session)
-                session.send(self._welcome(name, "required" if grants is None else "none"))
+                session.send(self._welcome(entry.id, "required" if grants is None else "none"))
                 await client.begin(request.rel_url.raw_query_string)
                 await client.run()
             except Exception:
-                log.exception("websocket_failed", session=name, address=str(self._proxies.client(request)))
+                log.exception("websocket_failed", address=entry.address)
                 await socket.end(errors.INTERNAL)
             finally:
                 del self._sockets[socket]
+                ports.roster.leave(entry)
+                ports.roster.closed(socket.ended or session.ended or socket.close_code)
                 client.leave()
         return socket
 

@@ -14,7 +14,8 @@ from hub.web.refusal import RequestError
 
 _SCHEME: Final = "bearer"
 _WANTED: Final[Mapping[str, str]] = {hdrs.WWW_AUTHENTICATE: "Bearer"}
-_BAD: Final[Mapping[str, str]] = {hdrs.WWW_AUTHENTICATE: 'Bearer error="invalid_token"'}  # RFC 6750, 3.1
+BAD: Final[Mapping[str, str]] = {hdrs.WWW_AUTHENTICATE: 'Bearer error="invalid_token"'}
+"""The headers for who has a bad token (RFC 6750, 3.1)."""
 _VERBS: Final = {"subscribe": "read", "publish": "publish to"}
 
 
@@ -99,7 +100,7 @@ class Authority:
         try:
             return self.by_token(token)
         except CommandError as error:
-            raise RequestError(401, error.code, error.message, hdrs.AUTHORIZATION, _BAD) from None
+            raise RequestError(401, error.code, error.message, hdrs.AUTHORIZATION, BAD) from None
 
 
 def forbidden(action: Action, names: list[str], *, who: str = "The token") -> CommandError:

@@ -81,10 +81,15 @@ class Events:
             async with Reader(request, response, self._stall_timeout) as reader:
                 async with self._past.open(asked) as export:
                     response.headers.update(_said(export))
-                    await response.prepare(request)
-                    if request.method == hdrs.METH_HEAD:
-                        return response
-                    await (reader.wait(export.copy(reader.write)) if kind == _CSV else _send(export, reader))
+
+                    async def write(data: bytes) -> None:
+                        if not response.prepared:  # not before: until there is something, it can fail in words
+                            await response.prepare(request)
+                        await reader.write(data)
+
+                    if request.method != hdrs.METH_HEAD:
+                        await (reader.wait(export.copy(write)) if kind == _CSV else _send(export, reader, write))
+                await response.prepare(request)
                 await reader.end(b"")  # when nobody in Postgres waits for it any more
         except (CommandError, RequestError) as error:
             if not response.prepared:
@@ -115,7 +120,7 @@ def _said(export: Exporting) -> dict[str, str]:
     return {f"Hub-{name.title()}": text for name, text in export.head.items() if len(text) <= _LONGEST}
 
 
-async def _send(export: Exporting, reader: Reader) -> None:
+async def _send(export: Exporting, reader: Reader, write: Callable[[bytes], Awaitable[None]]) -> None:
     async with aclosing(export.batches()) as batches:
         while (batch := await reader.wait(anext(batches, None))) is not None:
-            await reader.write(b"\n".join(batch) + b"\n")
+            await write(b"\n".join(batch) + b"\n")

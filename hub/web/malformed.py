@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import structlog
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 log = structlog.get_logger()
@@ -15,9 +16,9 @@ class _Filter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):
+        if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
             return True
-        log.debug("malformed_request", reason=error.message.partition("\n")[0])
+        log.debug("malformed_request", reason=str(error).partition("\n")[0])
         return False
 
 

@@ -8,10 +8,11 @@ import orjson
 from aiohttp import hdrs, web
 
 from hub import item, protocol, query
-from hub.channels import MAX_BYTES
-from hub.errors import Code, CommandError
+from hub.errors import CommandError
 from hub.web.accept import agree, bare
 from hub.web.refusal import RequestError, refuse
+from hub.web.schemas import KEY, SCHEMAS, TEXT, TIME, WHOLE, array_of, record, reference
+from hub.web.sessions import DEFAULT, MOST
 
 _HEADERS: Final = {hdrs.CACHE_CONTROL: "no-cache"}
 _PATH: Final = "/openapi.json"
@@ -35,18 +36,6 @@ class Contract:
         return web.Response(body=self._body, content_type=kind, headers=_HEADERS)
 
 
-def _object(required: str, **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required.split()}
-
-
-def _array(items: dict[str, Any], **bounds: int) -> dict[str, Any]:
-    return {"type": "array", "items": items, **bounds}
-
-
-def _one_of(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
@@ -60,7 +49,7 @@ def _parameter(
 
 def _responses(good: dict[str, Any], *refusals: int) -> dict[str, Any]:
     """The good ones, by status, and these refusals."""
-    return good | {str(status): _json(_REFUSALS[status], _one_of("Error")) for status in refusals}
+    return good | {str(status): _json(_REFUSALS[status], reference("Error")) for status in refusals}
 
 
 _REFUSALS: Final = {
@@ -77,58 +66,23 @@ _REFUSALS: Final = {
     503: "Not now; try again after Retry-After seconds.",
     505: "HTTP/1.0 has no chunks, by which a broken stream can be told.",
 }
-_TEXT: Final = {"type": "string"}
-_WHOLE: Final = {"type": "integer"}
-_CHANNEL: Final = {"type": "string", "minLength": 1, "maxLength": MAX_BYTES}
-_TAGS: Final = _array(_TEXT, maxItems=query.MOST_TAGS)
-_TIME: Final = {"type": "string", "format": "date-time"}
-_NUMBER_OR_NULL: Final = {"type": ["integer", "null"]}
-_ANYTHING: Final = {"description": "Any JSON.", "x-max-bytes": protocol.MAX_PAYLOAD}
-_KEY: Final = {"type": "string", "minLength": 1, "maxLength": 255}
-_KEY_OR_NULL: Final = _KEY | {"type": ["string", "null"]}
-
-_SCHEMAS: Final = {
-    "Error": _object(
-        "error",
-        error=_object(
-            "code message field",
-            code={"enum": list(Code)},
-            message=_TEXT,
-            field={"type": ["string", "null"]},
-            channels=_array(_TEXT),
-        ),
-    ),
-    "Event": _object(
-        "channel id at payload tags", channel=_CHANNEL, id=_NUMBER_OR_NULL, at=_TIME, payload=_ANYTHING, tags=_TAGS
-    ),
-    "Item": _object("channel payload", channel=_CHANNEL, payload=_ANYTHING, tags=_TAGS, key=_KEY_OR_NULL)
-    | {"additionalProperties": False},
-    "Ready": _object("status", status=_TEXT, reasons=_array(_TEXT)),
-    "Channel": _object(
-        "channel subscribers events rate last",
-        channel=_TEXT,
-        subscribers=_WHOLE,
-        events=_WHOLE,
-        rate={"type": "number", "description": "Events a second, over the last ten."},
-        last={"anyOf": [_object("at id", at=_TIME, id=_NUMBER_OR_NULL), {"type": "null"}]},
-    ),
-}
-
 _READ: Final = {
     "operationId": "readEvents",
     "summary": "The log: a page of it, all of it as a stream, or live.",
     "description": "With text/event-stream: `channel`, `since`, `last` and `ephemeral` only, `channel` at least once.",
     "parameters": [
-        _parameter("channel", "A channel or pattern.", _array(_TEXT, maxItems=query.MOST_CHANNELS), example=["orders"]),
-        _parameter("tag", "Any of these.", _array(_TEXT, maxItems=query.MOST_TAGS)),
-        _parameter("since", "A cursor: what it has not seen.", _TEXT),
-        _parameter("until", "A cursor: what it has seen.", _TEXT),
-        _parameter("from", "Published then or later.", _TIME),
-        _parameter("to", "Published earlier.", _TIME),
+        _parameter(
+            "channel", "A channel or pattern.", array_of(TEXT, maxItems=query.MOST_CHANNELS), example=["orders"]
+        ),
+        _parameter("tag", "Any of these.", array_of(TEXT, maxItems=query.MOST_TAGS)),
+        _parameter("since", "A cursor: what it has not seen.", TEXT),
+        _parameter("until", "A cursor: what it has seen.", TEXT),
+        _parameter("from", "Published then or later.", TIME),
+        _parameter("to", "Published earlier.", TIME),
         _parameter("last", "The newest so many.", {"type": "integer", "minimum": 1, "maximum": query.MOST_LAST}),
         _parameter("limit", "So many at the most.", {"type": "integer", "minimum": 1}),
         _parameter("ephemeral", "Live only: whether NOTIFYs come too.", {"type": "boolean"}),
-        _parameter("Last-Event-ID", "Live only: goes before `since` and `last`.", _TEXT, "header"),
+        _parameter("Last-Event-ID", "Live only: goes before `since` and `last`.", TEXT, "header"),
     ],
     "responses": _responses(
         {
@@ -136,11 +90,11 @@ _READ: Final = {
                 "description": "Events, oldest first.",
                 "content": {
                     "application/json": {
-                        "schema": _object("events cursor", events=_array(_one_of("Event")), cursor=_TEXT, gap=_TEXT)
+                        "schema": record("events cursor", events=array_of(reference("Event")), cursor=TEXT, gap=TEXT)
                     },
-                    "application/x-ndjson": {"schema": _TEXT},
-                    "text/csv": {"schema": _TEXT},
-                    "text/event-stream": {"schema": _TEXT},
+                    "application/x-ndjson": {"schema": TEXT},
+                    "text/csv": {"schema": TEXT},
+                    "text/event-stream": {"schema": TEXT},
                 },
             }
         },
@@ -152,24 +106,24 @@ _PUBLISH: Final = {
     "summary": "Publish one event, an array of them, or any number of lines.",
     "parameters": [
         _parameter("atomic", "Whether an array is all or nothing.", {"type": "boolean", "default": True}),
-        _parameter("Idempotency-Key", "The same within 24 hours is published once.", _KEY, "header"),
+        _parameter("Idempotency-Key", "The same within 24 hours is published once.", KEY, "header"),
     ],
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
                 "schema": {
-                    "anyOf": [_one_of("Item"), _array(_one_of("Item"), minItems=1, maxItems=item.MAX_ITEMS)],
+                    "anyOf": [reference("Item"), array_of(reference("Item"), minItems=1, maxItems=item.MAX_ITEMS)],
                 },
                 "example": {"channel": "orders", "payload": {"id": 1}, "tags": ["eu"]},
             },
-            "application/x-ndjson": {"schema": _TEXT},
+            "application/x-ndjson": {"schema": TEXT},
         },
     },
     "responses": _responses(
         {
             "201": _json("The id, or the ids, or of lines how many there were.", {"type": "object"}),
-            "207": _json("What became of each.", _object("results", results=_array(_object("status", status=_WHOLE)))),
+            "207": _json("What became of each.", record("results", results=array_of(record("status", status=WHOLE)))),
         },
         *(400, 401, 403, 408, 413, 415, 421, 503),
     ),
@@ -177,23 +131,23 @@ _PUBLISH: Final = {
 _TABLE: Final = {
     "operationId": "readTable",
     "summary": "The rows of a watched table, and the cursor behind which their changes follow.",
-    "parameters": [_parameter("table", "Its name.", _TEXT, "path", example="orders")],
+    "parameters": [_parameter("table", "Its name.", TEXT, "path", example="orders")],
     "responses": _responses(
         {
             "200": {
                 "description": "The rows.",
                 "content": {
                     "application/json": {
-                        "schema": _object(
+                        "schema": record(
                             "table channel key cursor rows",
-                            table=_TEXT,
-                            channel=_TEXT,
-                            key=_array(_TEXT),
-                            cursor=_TEXT,
-                            rows=_array({"type": "object"}),
+                            table=TEXT,
+                            channel=TEXT,
+                            key=array_of(TEXT),
+                            cursor=TEXT,
+                            rows=array_of({"type": "object"}),
                         )
                     },
-                    "application/x-ndjson": {"schema": _TEXT},
+                    "application/x-ndjson": {"schema": TEXT},
                 },
             }
         },
@@ -206,9 +160,28 @@ def _simple(operation: str, summary: str, good: dict[str, Any], *refusals: int) 
     return {"get": {"operationId": operation, "summary": summary, "responses": _responses(good, *refusals)}}
 
 
+_SESSIONS: Final = {
+    "operationId": "listSessions",
+    "summary": "The connected clients, those with the fullest buffers first.",
+    "parameters": [
+        _parameter(
+            "limit", "So many at the most.", {"type": "integer", "minimum": 1, "maximum": MOST, "default": DEFAULT}
+        )
+    ],
+    "responses": _responses(
+        {"200": _json("They.", record("sessions", sessions=array_of(reference("Session"))))}, *(400, 401, 403, 406, 421)
+    ),
+}
+_DISMISS: Final = {
+    "operationId": "dismissSession",
+    "summary": "Disconnect a client.",
+    "parameters": [_parameter("id", "The session's.", TEXT, "path", example="0123456789abcdef")],
+    "responses": _responses({"204": {"description": "It is told to go."}}, *(400, 401, 403, 404, 421)),
+}
+
 _READY_STATES: Final = {
-    "200": _json("It is.", _one_of("Ready")),
-    "503": _json("It is not; an admin sees the reasons.", _one_of("Ready")),
+    "200": _json("It is.", reference("Ready")),
+    "503": _json("It is not; an admin sees the reasons.", reference("Ready")),
 }
 
 CONTRACT: Final[dict[str, Any]] = {
@@ -219,22 +192,35 @@ CONTRACT: Final[dict[str, Any]] = {
         "/watched": _simple(
             "listTables",
             "The watched tables.",
-            {"200": _json("They.", _object("tables", tables=_array({"type": "object"})))},
+            {"200": _json("They.", record("tables", tables=array_of({"type": "object"})))},
             *(400, 401, 403, 406, 421, 503),
         ),
         "/watched/{table}": {"get": _TABLE},
         "/channels": _simple(
             "listChannels",
             "The channels on which most comes, these first.",
-            {"200": _json("They.", _object("channels", channels=_array(_one_of("Channel"))))},
+            {"200": _json("They.", record("channels", channels=array_of(reference("Channel"))))},
             *(400, 401, 403, 406, 421),
         ),
+        "/metrics": _simple(
+            "readMetrics",
+            "Metrics for Prometheus.",
+            {
+                "200": {
+                    "description": "In Prometheus's text format.",
+                    "content": {"text/plain": {"schema": TEXT}},
+                }
+            },
+            *(400, 401, 403, 406, 421),
+        ),
+        "/sessions": {"get": _SESSIONS},
+        "/sessions/{id}": {"delete": _DISMISS},
         "/healthz": _simple("isAlive", "Whether the hub runs.", {"200": _json("It does.", {"type": "object"})}, 421),
         "/readyz": _simple("isReady", "Whether the hub is fit to serve.", _READY_STATES, 421),
         _PATH: _simple("readContract", "This.", {"200": _json("This.", {"type": "object"})}, 400, 406, 421),
     },
     "components": {
-        "schemas": _SCHEMAS,
+        "schemas": SCHEMAS,
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
     },
     "security": [{}, {"token": []}],  # a hub without a secret is open

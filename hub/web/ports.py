@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from hub.errors import CommandError
@@ -16,6 +16,7 @@ from hub.grants import Grants
 from hub.item import Item
 from hub.page import Page
 from hub.query import Query
+from hub.web.roster import Roster
 
 
 class Listening(Protocol):
@@ -48,6 +49,7 @@ class Watching(Protocol):
     """Reads watched tables; `hub.postgres.watched` is one. All raise CommandError."""
 
     async def tables(self) -> Sequence[Mapping[str, object]]: ...
+    async def channel(self, name: str) -> str | None: ...
     def open(self, name: str) -> AbstractAsyncContextManager[Reading]: ...
 
 
@@ -92,9 +94,15 @@ class Authorizing(Protocol):
 
 
 class Ready(Protocol):
-    """Tells what keeps the hub from serving: nothing, or one reason each."""
+    """Tells what keeps the hub from serving: nothing, or one reason each; `hub.readiness` does."""
 
-    def __call__(self) -> list[str]: ...
+    async def __call__(self) -> list[str]: ...
+
+
+class Scraping(Protocol):
+    """Gives the metrics as text for Prometheus; `hub.metrics` does."""
+
+    async def __call__(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,7 @@ class Ports:
     posting: Posting
     past: Past
     ready: Ready
+    scrape: Scraping
     limits: Limits
     heartbeat: float
     stall_timeout: float
@@ -132,3 +141,4 @@ class Ports:
     tokens: Verifying | None = None
     authorizing: Authorizing | None = None
     auth_timeout: float = 10.0
+    roster: Roster = field(default_factory=Roster)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.http import HttpProcessingError
+from aiohttp.http import HttpProcessingError, HttpVersion11
 
 from hub import item
 from hub.errors import Code, CommandError
-from hub.grants import Grants
+from hub.grants import LEEWAY, Grants
 from hub.item import Item
-from hub.web.authority import Authority, forbidden
+from hub.web.authority import BAD, Authority, forbidden
 from hub.web.ports import Posting, Publishing
 from hub.web.refusal import RequestError, body_of, refuse, status_of
 
 KEY: Final = "Idempotency-Key"
 _KINDS: Final = ("application/json", "application/x-ndjson")
+_ENCODINGS: Final = ("identity", "gzip", "deflate")
+_PACE: Final = 1024.0  # bytes a second: the least that has to come in the long run
 _MAX_KEY: Final = 255  # bytes
 _PLACE: Final = len(f":{item.MAX_ITEMS - 1}")  # bytes that a place takes behind a key
 
@@ -29,7 +34,10 @@ log = structlog.get_logger()
 
 
 class Posts:
-    """Takes what is posted. A body has to go on within `stall_timeout` seconds, JSON may have `max_body` bytes."""
+    """Takes what is posted. JSON may have `max_body` bytes.
+
+    A body may keep the hub waiting for `stall_timeout` seconds, and for one more with each KiB that comes.
+    """
 
     def __init__(
         self,
@@ -47,7 +55,21 @@ class Posts:
         self._stall_timeout = stall_timeout
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.post("/events", self.post)]
+        return [web.post("/events", self.post, expect_handler=self.expect)]
+
+    async def expect(self, request: web.Request) -> web.Response | None:
+        """Ask for the body if it is wanted, or else the answer: a refusal."""
+        try:
+            if request.headers[hdrs.EXPECT].lower() != "100-continue":
+                raise RequestError(417, Code.UNSUPPORTED, "The hub knows `100-continue` and no other.", hdrs.EXPECT)
+            if request.content_type != _KINDS[1]:
+                self._check_size(request.content_length or 0)
+        except RequestError as error:
+            return refuse(error)
+        if request.version >= HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # of the answer nothing has been sent
+        return None
 
     async def post(self, request: web.Request) -> web.Response:
         try:
@@ -55,7 +77,7 @@ class Posts:
             kind, atomic, key = _kind(request), _atomic(request), _key(request)
             if kind == _KINDS[1]:
                 return await self._load(request, grants, atomic=atomic, key=key)
-            body = await self._body(request)
+            body = await self._body(request, grants)
             if body.lstrip()[:1] != b"[":
                 return await self._one(body, grants, atomic=atomic, key=key)
             return await (self._all if atomic else self._each)(body, grants, key)
@@ -116,12 +138,14 @@ class Posts:
             field = KEY if atomic else "atomic"
             raise RequestError(400, Code.BAD_REQUEST, f"{field} is not for NDJSON, which is all or nothing.", field)
         check = None if grants.admin else partial(self._authority.check, grants, "publish")
-        return web.json_response({"events": await self._posting.load(self._chunks(request), check)}, status=201)
+        chunks = self._chunks(request, grants)
+        first = await anext(chunks, b"")  # before a connection is taken for it
+        return web.json_response({"events": await self._posting.load(_chained(first, chunks), check)}, status=201)
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _body(self, request: web.Request, grants: Grants) -> bytes:
         self._check_size(request.content_length or 0)
         body = bytearray()
-        async for chunk in self._chunks(request):
+        async for chunk in self._chunks(request, grants):
             body += chunk
             self._check_size(len(body))
         return bytes(body)
@@ -131,17 +155,21 @@ class Posts:
             message = f"The body may have {self._max_body} bytes; NDJSON may have any number."
             raise RequestError(413, Code.TOO_LARGE, message)
 
-    async def _chunks(self, request: web.Request) -> AsyncGenerator[bytes]:
-        """The body. Raises RequestError where the client sends nothing for too long, or rubbish, or has gone.
+    async def _chunks(self, request: web.Request, grants: Grants) -> AsyncGenerator[bytes]:
+        """The body. Raises RequestError where the client sends too slowly, or rubbish, or has gone, or may no more.
 
         A TimeoutError or ConnectionError would pass for one of Postgres, further out.
         """
+        now, left = asyncio.get_running_loop().time, self._stall_timeout
         while True:
+            begun, good = now(), _good(grants)
             try:
-                async with asyncio.timeout(self._stall_timeout):
+                async with asyncio.timeout(min(left, good)):
                     chunk = await request.content.readany()
             except TimeoutError:
-                message = f"Nothing more of the body came for {self._stall_timeout:g} s."
+                if good < left:
+                    raise _expired() from None
+                message = f"The body came too slowly: it had {self._stall_timeout:g} s, and one more for each KiB."
                 raise RequestError(408, Code.STALLED, message) from None
             except (HttpProcessingError, web.RequestPayloadError) as error:
                 raise RequestError(400, Code.BAD_REQUEST, f"The body cannot be read: {error}.") from None
@@ -150,6 +178,28 @@ class Posts:
                 raise RequestError(400, Code.BAD_REQUEST, "The client has left.") from None  # nobody reads it
             if not chunk:
                 return
+            if good <= 0:  # a chunk that is there already waits for no timeout
+                raise _expired()
+            # Only what the client took: while Postgres writes, nobody asks for more.
+            left = min(self._stall_timeout, left - (now() - begun) + len(chunk) / _PACE)
+            yield chunk
+
+
+def _good(grants: Grants) -> float:
+    """Seconds for which they are good."""
+    return math.inf if grants.expires is None else grants.expires + LEEWAY - time.time()
+
+
+def _expired() -> RequestError:
+    message = "The token has expired while the body came; nothing was published. Send it again with a new one."
+    return RequestError(401, Code.UNAUTHENTICATED, message, hdrs.AUTHORIZATION, BAD)
+
+
+async def _chained(first: bytes, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    if first:
+        yield first
+    async with aclosing(chunks):
+        async for chunk in chunks:
             yield chunk
 
 
@@ -157,6 +207,8 @@ def _kind(request: web.Request) -> str:
     kind, charset = request.content_type, request.charset or "utf-8"
     if kind not in _KINDS or charset.lower() not in ("utf-8", "utf8"):
         raise RequestError(415, Code.UNSUPPORTED, f"Send {' or '.join(_KINDS)}, in UTF-8.", hdrs.CONTENT_TYPE)
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() not in _ENCODINGS:
+        raise RequestError(415, Code.UNSUPPORTED, f"Send it as {', '.join(_ENCODINGS)}.", hdrs.CONTENT_ENCODING)
     return kind
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from hub import cursor
 from hub.errors import SetupError
+from hub.web import stalled
 from hub.web.app import Web
 
 _CUT: Final = 0.1  # seconds for handlers whose connection was closed under them
@@ -26,7 +27,8 @@ class Endpoint:
     """Where to serve, and with which patience; port 0 takes a free one.
 
     `handshake_timeout` bounds in seconds how long a connection may take to ask, from its first byte or since it was
-    answered last; a TLS handshake has as long. `drain_seconds` is what clients and requests have when it ends.
+    answered last; a TLS handshake has as long. Whoever takes nothing of what is written for `stall_timeout` seconds is
+    cut off. `drain_seconds` is what clients and requests have when it ends.
     """
 
     host: str
@@ -34,6 +36,7 @@ class Endpoint:
     reuse_port: bool = False
     tls: ssl.SSLContext | None = None
     handshake_timeout: float = 10.0
+    stall_timeout: float = 120.0
     drain_seconds: float = 5.0
 
     @property
@@ -59,12 +62,14 @@ async def serving(site: Web, endpoint: Endpoint, *, hurry: asyncio.Event) -> Asy
     )
     await runner.setup()
     assert runner.server is not None
+    cutting = asyncio.create_task(stalled.cut(runner.server, endpoint.stall_timeout), name="cut stalled")
     try:
         with contextlib.closing(await _listen(runner.server, endpoint)) as server:
             host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
             yield f"{endpoint.scheme}://{host}:{server.sockets[0].getsockname()[1]}"
         await _unless(hurry, _drain(site, runner.server, endpoint.drain_seconds))
     finally:
+        cutting.cancel()
         await runner.cleanup()
 
 
@@ -91,10 +96,11 @@ async def _drain(site: Web, server: web.Server, seconds: float) -> None:
     now = asyncio.get_running_loop().time
     end = now() + seconds
     await site.drain(seconds)
-    server.pre_shutdown()  # not before: a websocket would hear no more of its client
-    await asyncio.sleep(0)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(_LAST, end - now())):
+            await site.landed()
+            server.pre_shutdown()  # not before: a websocket, or a request's body, would hear no more of its client
+            await asyncio.sleep(0)
             await server.shutdown(None)
 
 

@@ -98,6 +98,15 @@ class Client:
                 case _:
                     return
 
+    @property
+    def subject(self) -> str | None:
+        """Who the client is, if its token says so."""
+        return None if self._grants is None else self._grants.subject
+
+    def dismiss(self) -> None:
+        """Send the client off."""
+        self._socket.end_soon(errors.DISMISSED)
+
     def part(self) -> None:
         """Have nothing more written to the client: a close frame is next. May be called twice."""
         self._ports.fanout.close(self._session)

@@ -42,6 +42,7 @@ class Socket(web.WebSocketResponse):
             protocols=(protocol.SUBPROTOCOL,),
         )
         self.on_close: Callable[[], None] = _nothing
+        self.ended: int | None = None  # the code that the hub has closed with, of itself
 
     @property
     def deflated(self) -> bool:
@@ -57,6 +58,7 @@ class Socket(web.WebSocketResponse):
         if not self.closed:
             self.on_close()
             if (violation := _VIOLATIONS.get(code)) is not None:
+                self.ended = code
                 await self._linger(violation)
         return await super().close(code=code, message=message, drain=drain)
 
@@ -66,7 +68,7 @@ class Socket(web.WebSocketResponse):
         aiohttp would hang up at once; then the kernel answers what comes by RST, and the client never reads the reason.
         """
         transport = self._transport
-        with contextlib.suppress(RuntimeError):  # uvloop: the handle is closed
+        with contextlib.suppress(OSError, RuntimeError):  # it has gone; uvloop: the handle is closed
             transport.write(frames.close(violation.code, violation.reason))
             if transport.can_write_eof():
                 transport.write_eof()
@@ -83,6 +85,7 @@ class Socket(web.WebSocketResponse):
 
     async def end(self, close: errors.Close) -> None:
         """Close with a code of the table. `drain` is off: the peer may have stopped reading for good."""
+        self.ended = self.ended or close.code
         await self.close(code=close.code, message=close.reason.encode(), drain=False)
 
     def end_soon(self, close: errors.Close) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import hdrs, web
+from structlog.contextvars import bind_contextvars
 
 from hub import protocol
 from hub.errors import Code, CommandError
@@ -19,6 +20,7 @@ from hub.fanout.framing import SERVER_SENT
 from hub.fanout.sessions import Join
 from hub.grants import LEEWAY, Grants
 from hub.selection import select
+from hub.web.addresses import Proxies
 from hub.web.alarm import Alarm
 from hub.web.authority import Authority
 from hub.web.ports import Ports
@@ -41,10 +43,11 @@ log = structlog.get_logger()
 class Sse:
     """Streams what comes to the fan-out."""
 
-    def __init__(self, ports: Ports, seats: Seats, authority: Authority) -> None:
+    def __init__(self, ports: Ports, seats: Seats, authority: Authority, proxies: Proxies) -> None:
         self._ports = ports
         self._seats = seats
         self._authority = authority
+        self._proxies = proxies
         self.departures: dict[Departure, None] = {}  # of those who are connected
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -90,9 +93,12 @@ class Sse:
         except ConnectionError:
             return response  # the client has gone already; aiohttp lets it be
         fanout, pulse = self._ports.fanout, self._ports.pulse
-        departure = Departure()
+        departure = Departure(grants.subject)
+        address = str(self._proxies.client(request))
         self.departures[departure] = None
         session = fanout.open(transport, SERVER_SENT)
+        entry = self._ports.roster.enter("sse", address, session, departure)
+        bind_contextvars(session=entry.id)
         end = None if grants.expires is None else Alarm(grants.expires + LEEWAY, departure.feed_eof)
         try:
             request.protocol.set_parser(departure)  # type: ignore[arg-type]
@@ -102,6 +108,7 @@ class Sse:
                 await departure.over
         finally:
             del self.departures[departure]
+            self._ports.roster.leave(entry)
             if end is not None:
                 end.cancel()
             pulse.forget(session)
@@ -118,7 +125,8 @@ class _Body(web.StreamResponse):
 class Departure:
     """Sees a client leave, at once: in the place of a parser of what else the client sends, which is thrown away."""
 
-    def __init__(self) -> None:
+    def __init__(self, subject: str | None = None) -> None:
+        self.subject = subject
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def feed_data(self, _data: bytes) -> tuple[bool, bytes]:
@@ -130,4 +138,8 @@ class Departure:
 
     async def depart(self) -> None:
         """End the stream."""
+        self.feed_eof()
+
+    def dismiss(self) -> None:
+        """End it; a browser comes back all the same."""
         self.feed_eof()

@@ -13,7 +13,8 @@ import orjson
 import structlog
 from aiohttp import hdrs, web
 
-from hub.errors import CommandError
+from hub.errors import Code, CommandError
+from hub.grants import Grants
 from hub.web.accept import agree, bare, chunkable
 from hub.web.authority import Authority
 from hub.web.ports import Reading, Watching
@@ -58,6 +59,7 @@ class Tables:
             framing = _FRAMINGS[agree(request, *_FRAMINGS)]()
             response.content_type = framing.kind
             chunkable(request)
+            await self._check(grants, name)
             async with Reader(request, response, self._stall_timeout) as reader:
                 async with self._watched.open(name) as reading:
                     await self._authority.check(grants, "subscribe", [str(reading.head["channel"])])
@@ -73,6 +75,20 @@ class Tables:
         except ConnectionError as error:
             log.info("stream_left", table=name, reason=str(error))
         return response
+
+    async def _check(self, grants: Grants, name: str) -> None:
+        """Tell who may not read a table what is told of one that is not there, before a connection is taken for it."""
+        if grants.admin:
+            return
+        try:
+            if (channel := await self._watched.channel(name)) is None:
+                raise CommandError(Code.FORBIDDEN, "")
+            await self._authority.check(grants, "subscribe", [channel])
+        except CommandError as error:
+            if error.code is not Code.FORBIDDEN:
+                raise
+            message = f"No table {name!r} is watched that this token lets you read."
+            raise CommandError(Code.NOT_FOUND, message) from None
 
 
 async def _send(reading: Reading, reader: Reader, framing: _Object | _Lines) -> bytes:

@@ -22,12 +22,12 @@ import uvloop
 
 from hub.postgres.embedded import Embedded
 from tests.bench import clients
-from tests.bench.clients import Client, memory
+from tests.bench.clients import Client, cpu, memory
 from tests.bench.table import show
 from tests.faults.process import Process
 
 MINUTES = float(os.environ.get("HUB_SOAK_MINUTES", "1"))
-CLIENTS, CHANNELS, RATE, LIVES = 2_000, 100, 40, 10.0
+CLIENTS, CHANNELS, RATE, LIVES = 2_000, 100, 40, 20.0  # a life is so many seconds on average
 ROWS = 12
 GARBAGE = (b"\xff\xff" * 40, b"\x81\x01x", b"\x81\xff" + bytes([0x7F] * 12), b"\x82\x80\0\0\0\0", b"\x88\x80\0\0\0\0")
 BUSY = "SELECT hub.publish($1, $2::text::jsonb), pg_notify($1, $2)"
@@ -46,9 +46,12 @@ class Visitors:
         while time.monotonic() < end:
             (client,) = await clients.connect(self._url, [self._query()], self._take)
             self.counts["connections"] += 1
-            with suppress(RuntimeError):  # uvloop: the handle is closed
-                await self._stay(client, min(end, time.monotonic() + self._chance.uniform(0, 2 * LIVES)))
-                self._part(client)
+            try:
+                with suppress(RuntimeError):  # uvloop: the handle is closed
+                    await self._stay(client, min(end, time.monotonic() + self._chance.uniform(0, 2 * LIVES)))
+                    self._part(client)
+            finally:
+                client.transport.abort()
 
     def _query(self) -> str:
         chance = self._chance
@@ -86,10 +89,13 @@ def _channel(chance: random.Random) -> str:
 async def publish(dsn: str, chance: random.Random) -> None:
     """RATE events a second of each tier, some of them large."""
     connection = await asyncpg.connect(dsn)
-    while True:
-        padding = "x" * (7_000 if chance.random() < 0.05 else 200)
-        await connection.execute(BUSY, _channel(chance), orjson.dumps({"padding": padding}).decode())
-        await asyncio.sleep(1 / RATE)
+    try:
+        while True:
+            padding = "x" * (7_000 if chance.random() < 0.05 else 200)
+            await connection.execute(BUSY, _channel(chance), orjson.dumps({"padding": padding}).decode())
+            await asyncio.sleep(1 / RATE)
+    finally:
+        connection.terminate()
 
 
 class Observer:
@@ -108,7 +114,7 @@ class Observer:
                 with suppress(FileNotFoundError):
                     found: dict[str, Any] = orjson.loads(self._path.read_bytes())
                     if found["number"] == self._number:
-                        return found | {"memory": memory(self._hub.pid)}
+                        return found | {"memory": memory(self._hub.pid), "cpu": cpu(self._hub.pid)}
                 await asyncio.sleep(0.01)  # the answer is a file
 
     async def alone(self, tasks: int) -> dict[str, Any]:
@@ -133,30 +139,32 @@ def test_clients_that_come_and_go(data_dir: Path, tmp_path: Path) -> None:
 
     async def course() -> tuple[list[list[str]], dict[str, Any], dict[str, Any], Counter[str]]:
         await hub.start()
-        observer = Observer(hub, report)
+        observer, visitors = Observer(hub, report), Visitors(hub.ws, seed)
         before = await observer.ask()
-        rows = [_row(0, before)]
-        start = time.monotonic()
+        rows, start = [_row(0, before)], time.monotonic()
         end = start + 60 * MINUTES
-        visitors = Visitors(hub.ws, seed)
         publishing = asyncio.create_task(publish(embedded.dsn, random.Random(seed)))
         visiting = [asyncio.create_task(visitors.one(end)) for _ in range(CLIENTS)]
-        for row in range(1, ROWS + 1):
-            await asyncio.sleep(max(0.0, start + 60 * MINUTES * row / ROWS - time.monotonic()))
-            rows.append(_row(time.monotonic() - start, await observer.ask()))
-        await asyncio.gather(*visiting)
-        publishing.cancel()
-        await asyncio.gather(publishing, return_exceptions=True)
-        after = await observer.alone(before["tasks"])
-        rows.append(_row(time.monotonic() - start, after))
-        assert await hub.end(signal.SIGTERM) == 0
+        try:
+            for row in range(1, ROWS + 1):
+                await asyncio.sleep(max(0.0, start + 60 * MINUTES * row / ROWS - time.monotonic()))
+                rows.append(_row(time.monotonic() - start, await observer.ask()))
+            await asyncio.gather(*visiting)
+            after = await observer.alone(before["tasks"])
+            rows.append(_row(time.monotonic() - start, after))
+            assert await hub.end(signal.SIGTERM) == 0
+        finally:
+            await hub.end(signal.SIGKILL)
+            for task in (publishing, *visiting):
+                task.cancel()
+            await asyncio.gather(publishing, *visiting, return_exceptions=True)
         return rows, before, after, visitors.counts
 
     try:
         rows, before, after, counts = uvloop.run(course())
     finally:
         asyncio.run(embedded.stop())
-    head = ["minute", "memory, MB", "sessions", "behind", "groups", "channels", "tasks", "fds"]
+    head = ["minute", "memory, MB", "CPU, s", "sessions", "behind", "groups", "channels", "tasks", "fds"]
     show(f"{CLIENTS} clients come and go, seed {seed}: {dict(counts)}", head, rows)
     assert (after["sessions"], after["groups"], after["channels"]) == (0, 0, 0)
     assert after["tasks"] <= before["tasks"]
@@ -165,4 +173,9 @@ def test_clients_that_come_and_go(data_dir: Path, tmp_path: Path) -> None:
 
 def _row(seconds: float, found: dict[str, Any]) -> list[str]:
     names = ("sessions", "behind", "groups", "channels", "tasks", "fds")
-    return [f"{seconds / 60:.1f}", f"{found['memory']:.0f}", *(str(found[name]) for name in names)]
+    return [
+        f"{seconds / 60:.1f}",
+        f"{found['memory']:.0f}",
+        f"{found['cpu']:.0f}",
+        *(str(found[name]) for name in names),
+    ]

@@ -8,8 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.conftest import Hub, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BLANK = '<!doctype html><link rel="icon" href="/favicon.svg" />'
@@ -18,13 +22,23 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 QUIET.append("--disable-features=LocalNetworkAccessChecks")
 
 
+# A browser takes longer to start than most tests here, so they share one, and with it the loop that it belongs to.
+fixture = pytest_asyncio.fixture(loop_scope="session")
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """The loop's scope has to be known before a test is made."""
+    if isinstance(collector, pytest.Module) and collector.path.parent.name == "browser":
+        collector.add_marker(pytest.mark.asyncio(loop_scope="session"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "browser":
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
@@ -34,7 +48,20 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
+@fixture
+async def hub(database: str) -> AsyncIterator[Hub]:
+    async with running(database) as hub:
+        yield hub
+
+
+@fixture
+async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@fixture
 async def open_page(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
     """Opens pages; at the end none of them may have complained, but for what a test expects.
 
@@ -42,11 +69,13 @@ async def open_page(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
     """
     complaints: list[str] = []
     expected: list[str] = []
+    contexts: list[BrowserContext] = []
 
     async def open_one(url: str, *, expect: str = "", blank: bool = False, **options: Any) -> Page:
         if expect:
             expected.append(expect)
         context = await browser.new_context(**options)
+        contexts.append(context)
         page = await context.new_page()
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on(
@@ -60,6 +89,8 @@ async def open_page(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
         return page
 
     yield open_one
+    for context in contexts:
+        await context.close()
     # A violated Content-Security-Policy is an error on the console too.
     assert not [text for text in complaints if not any(word in text for word in expected)]
 

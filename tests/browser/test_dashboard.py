@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -14,13 +14,6 @@ from playwright.async_api import Page, WebSocketRoute, expect
 from tests.conftest import Hub, running
 
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def live(page: Page, count: int = 1) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -12,20 +12,14 @@ from playwright.async_api import Page, expect
 
 from hub import service
 from hub.settings import Settings
+from tests.browser.conftest import fixture
 from tests.browser.test_resume import free_port
 from tests.conftest import Hub, running
 
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-@pytest.fixture
-async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
+@fixture
 async def orders(producer: asyncpg.Connection) -> asyncpg.Connection:
     """A producer, and a watched table of it with three rows."""
     await producer.execute(
@@ -76,7 +70,7 @@ async def test_tabs_are_opened_by_keyboard_and_are_remembered(
     await orders.execute("CREATE TABLE b (id int PRIMARY KEY); SELECT hub.watch('public.b')")
     page = await open_page(f"{hub.url}/?channel=orders")
     tabs = page.get_by_role("tab")
-    await expect(tabs).to_have_text(["Feed", "public.b", "public.orders"])
+    await expect(tabs).to_have_text(["Feed", "History", "Hub", "public.b", "public.orders"])
     await expect(page.get_by_role("tab", selected=True)).to_have_text("Feed")
     await expect(page.get_by_role("tabpanel")).to_have_accessible_name("Feed")
     await page.locator("#feed-tab").focus()
@@ -214,7 +208,7 @@ async def test_a_table_that_is_not_watched_says_how_to_watch_it(
     await producer.execute("SELECT hub.watch('late'), hub.watch('bare')")
     await page.get_by_role("tab", name="late").click()
     await state(page)
-    await expect(page.get_by_role("tab")).to_have_text(["Feed", "public.bare", "public.late"])
+    await expect(page.get_by_role("tab")).to_have_text(["Feed", "History", "Hub", "public.bare", "public.late"])
     await column(page, 1, "1")
     await page.get_by_role("tab", name="bare").click()
     await expect(page.locator("#table-empty-text")).to_contain_text("no primary key")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-import pytest
 
 from tests.browser.conftest import wire
 from tests.conftest import Hub, running
@@ -37,13 +36,6 @@ START = """async url => {
 
 PADDING = "x" * 1_000
 """So that a long replay takes many frames, since the cursor moves with whole ones."""
-
-
-@pytest.fixture
-async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def publish(producer: asyncpg.Connection, channel: str, first: int, last: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-import pytest
 
 from tests.browser.conftest import wire
 from tests.conftest import Hub, running
@@ -22,13 +21,6 @@ START = """url => {
         got.push(...(frame.events ?? [frame]).map(({ payload, reason }) => payload ?? reason));
     };
 }"""
-
-
-@pytest.fixture
-async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def publish(producer: asyncpg.Connection, first: int, last: int) -> None:

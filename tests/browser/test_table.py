@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-import pytest
 from playwright.async_api import Page, Route
 
-from tests.browser.conftest import Wire, wire
+from tests.browser.conftest import Wire, fixture, wire
 from tests.browser.test_resume import free_port
 from tests.conftest import Hub, running
 
@@ -45,14 +44,7 @@ START = """async url => {
 }"""
 
 
-@pytest.fixture
-async def producer(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
+@fixture
 async def orders(producer: asyncpg.Connection) -> asyncpg.Connection:
     """A producer, and a watched table of it with three rows."""
     await producer.execute(

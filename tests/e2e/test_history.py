@@ -184,6 +184,10 @@ async def test_from_to_until_and_last(hub: Any) -> None:
             http, hub.url, **{"from": second.isoformat(), "to": (second + timedelta(hours=1)).isoformat(), "last": 2}
         )
         assert [event["payload"] for event in between["events"]] == [3, 9]
+        times = {"from": second.isoformat(), "to": (second + timedelta(hours=1)).isoformat()}
+        assert [event["payload"] for event in await lines(http, hub.url, **times)] == [1, 2, 3, 9]
+        async with http.get(hub.url + "/events", params=times, headers=CSV) as answer:
+            assert [row["payload"] for row in csv.DictReader(io.StringIO(await answer.text()))] == ["1", "2", "3", "9"]
         for until, payloads in ((page["cursor"], [0, 1]), (whole["cursor"], [0, 1, 2, 3])):
             assert [event["payload"] for event in await lines(http, hub.url, until=until)] == payloads
             found = await ask(http, hub.url, until=until)

@@ -21,7 +21,7 @@ import pytest
 
 from hub import doctor
 from hub.errors import SetupError
-from hub.postgres import checks, once
+from hub.postgres import once, selftest
 from hub.postgres.authorize import Authorizing
 from hub.postgres.connect import Target, connect, pool
 from hub.postgres.listener import Listener
@@ -253,7 +253,7 @@ async def posted(hub: Any, http: aiohttp.ClientSession, number: int) -> int:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not arrive is waited for half a second, not five."""
     monkeypatch.setitem(Listener.__init__.__kwdefaults__, "timeout", 0.5)
-    monkeypatch.setattr(checks, "_ROUND_TRIP", 0.5)
+    monkeypatch.setattr(selftest, "_ROUND_TRIP", 0.5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -269,7 +269,9 @@ async def test_a_listener_behind_pgbouncer_is_noticed_at_start_and_explained(bou
 async def test_the_doctor_says_what_pgbouncer_cannot_carry(bouncer: Bouncer, database: str) -> None:
     async def worst(**settings: Any) -> str:
         made = Settings(database_url=bouncer.url, **settings)
-        return " ".join([finding.text async for finding in doctor.examine(made) if finding.level != "ok"])
+        found = [finding async for finding in doctor.examine(made) if finding.level != "ok"]
+        # What is not as it should be with the tests' own server: it need not survive a crash.
+        return " ".join([finding.text for finding in found if "is off: a crash" not in finding.text])
 
     assert "HUB_DIRECT_URL" in await worst(pgbouncer=True)
     assert "HUB_PGBOUNCER=1" in await worst(direct_url=database)

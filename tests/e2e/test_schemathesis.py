@@ -34,4 +34,4 @@ async def test_the_hub_keeps_its_contract(hub: Any, tmp_path: Path) -> None:
     run = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=ENVIRONMENT, stdout=PIPE, stderr=STDOUT)
     output, _ = await run.communicate()
     assert run.returncode == 0, output.decode()
-    assert "7 selected / 7 total" in output.decode()
+    assert "10 selected / 10 total" in output.decode()

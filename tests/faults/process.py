@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -37,6 +37,13 @@ class Process:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end(signal.SIGKILL)
 
     async def start(self) -> None:
         """Return once it serves."""

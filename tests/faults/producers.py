@@ -25,7 +25,7 @@ INSERT = "INSERT INTO hub.events (channel, payload) VALUES ($1, $2::text::jsonb)
 class Producer:
     """Trades as long as `going` is set. Its numbers rise, with holes where it rolled back."""
 
-    def __init__(self, dsn: str, number: int, chance: random.Random, *, hurry: float = 1.0) -> None:
+    def __init__(self, dsn: str, number: int, chance: random.Random, *, hurry: float = 1.0, padding: int = 0) -> None:
         self.going = asyncio.Event()
         self.going.set()
         self.idle = asyncio.Event()
@@ -35,6 +35,7 @@ class Producer:
         self._number = number
         self._chance = chance
         self._hurry = hurry  # by so much its pauses are divided
+        self._padding = padding  # bytes at the most that make a payload larger
         self._count = 0
 
     async def run(self) -> None:
@@ -70,7 +71,7 @@ class Producer:
 
     def _payload(self, **fields: object) -> str:
         self._count += 1
-        padding = "x" * self._chance.randint(0, 2_000)
+        padding = "x" * self._chance.randint(0, self._padding)
         return orjson.dumps({"by": self._number, "n": self._count, "padding": padding} | fields).decode()
 
     async def _trade(self, connection: asyncpg.Connection) -> None:
@@ -98,8 +99,8 @@ class Producer:
 class Notifier(Producer):
     """Sends NOTIFYs, and knows what became of each, by channel: `committed`, or `doubtful` where nobody told."""
 
-    def __init__(self, dsn: str, number: int, chance: random.Random, *, hurry: float = 1.0) -> None:
-        super().__init__(dsn, number, chance, hurry=hurry)
+    def __init__(self, dsn: str, number: int, chance: random.Random, *, hurry: float = 1.0, padding: int = 0) -> None:
+        super().__init__(dsn, number, chance, hurry=hurry, padding=padding)
         self.committed: dict[str, set[int]] = {name: set() for name in CHANNELS}
         self.doubtful: dict[str, set[int]] = {name: set() for name in CHANNELS}
 

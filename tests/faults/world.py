@@ -26,6 +26,7 @@ from tests.faults.producers import CHANNELS, FAILURES, Notifier, Producer
 from tests.proxy import Proxy, proxy
 
 HEARTBEAT = 0.4
+HASTE: Any = {"hurry": 4, "padding": 2_000}
 LIMIT = 60.0  # seconds that anything may take; none of them is measured by it
 COMMITTED = "SELECT id, channel, payload FROM hub.events WHERE id > $1"
 ENDS = "INSERT INTO hub.events (channel, payload) SELECT unnest($1::text[]), $2::text::jsonb"
@@ -51,9 +52,13 @@ class World:
         """Producers of every kind, and clients: quick and lazy ones, with names and patterns, and streams."""
         chance = random.Random(seed)
         for number in range(producers):
-            self.producers.append(Producer(self.embedded.dsn, number, random.Random(seed + number), hurry=4))
+            self.producers.append(
+                Producer(self.embedded.dsn, number, random.Random(seed + number), hurry=4, padding=2_000)
+            )
         for number in range(producers, producers + 2):
-            self.notifiers[number] = Notifier(self.embedded.dsn, number, random.Random(seed + number), hurry=4)
+            self.notifiers[number] = Notifier(
+                self.embedded.dsn, number, random.Random(seed + number), hurry=4, padding=2_000
+            )
         kinds: list[tuple[type[Follower], bool]] = [(WebSocket, False), (Stream, False), (WebSocket, True)]
         for kind, lazy in [*kinds, (Stream, True)]:
             some = chance.sample(CHANNELS, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from hub.errors import Code, CommandError
 from hub.postgres.acquired import acquired
@@ -25,6 +26,14 @@ async def test_who_waits_too_long_is_refused_and_who_waits_long_enough_is_not(da
                     pass
         assert caught.value.code is Code.UNAVAILABLE
         assert await waiting == 1
+
+
+async def test_where_postgres_is_that_cannot_be_reached_is_not_for_clients(database: str) -> None:
+    async with pool(Target(database.replace("host=", "host=/nowhere")), min_size=0, max_size=1) as connections:
+        with capture_logs() as logged, pytest.raises(CommandError, match=r"^Postgres cannot be reached; try again\.$"):
+            async with acquired(connections, 10.0):
+                pass
+    assert "No such file" in logged[0]["error"]
 
 
 async def test_a_connection_that_cannot_be_made_as_new_spoils_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -134,6 +135,16 @@ async def test_one_that_takes_too_long_is_given_up(there: Database, monkeypatch:
     assert failure.value.code is Code.UNAVAILABLE
 
 
+async def test_even_one_that_cannot_be_cancelled(there: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorize, "_TIMEOUT", 0.2)
+    body = "LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP"
+    asking = await there.answering(body)
+    async with asyncio.timeout(4):  # the pool alone would wait for ten seconds
+        with pytest.raises(CommandError) as failure:
+            await asking.refused(ALICE, "subscribe", ["a"])
+    assert failure.value.code is Code.UNAVAILABLE
+
+
 async def test_a_slow_one_leaves_half_of_the_pool_to_others(there: Database) -> None:
     asking = await there.answering("PERFORM pg_catalog.pg_advisory_lock(7); RETURN pg_catalog.pg_advisory_unlock(7)")
     await there.owner.execute("SELECT pg_advisory_lock(7)")
@@ -169,11 +180,37 @@ async def test_one_that_comes_later_is_found_by_looking(there: Database) -> None
     assert await asking.refused(ALICE, "subscribe", ["secret"]) == ["secret"]
 
 
-async def test_one_that_is_dropped_is_missed_at_once(there: Database) -> None:
+async def test_one_that_is_dropped_is_missed_and_lets_nobody_through_at_first(
+    there: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who defines it anew drops it before."""
+    await there.owner.execute(ASKED)
+    asking = await there.asking(keep=0.0)
+    await there.owner.execute("DROP FUNCTION hub.authorize")
+    for _ in range(2):
+        with pytest.raises(CommandError) as failure:
+            await asking.refused(ALICE, "subscribe", ["a"])
+        assert (failure.value.code, failure.value.channels) == (Code.UNAVAILABLE, ("a",))
+        await asking.look()
+    await there.owner.execute(ASKED.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+    assert await asking.refused(ALICE, "subscribe", ["secret"]) == ["secret"]
+
+
+async def test_and_counts_as_gone_when_it_is_missed_for_long(there: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorize, "_GONE_AFTER", 0.0)
     await there.owner.execute(ASKED)
     asking = await there.asking()
     await there.owner.execute("DROP FUNCTION hub.authorize")
     assert await asking.refused(ALICE, "subscribe", ["secret"]) == []
+
+
+@pytest.mark.parametrize("end", ["RETURN true", "RAISE 'no'"])
+async def test_a_role_that_it_sets_is_gone_with_the_answer(there: Database, end: str) -> None:
+    asking = await there.answering(f"SET ROLE pg_monitor; {end}")
+    with suppress(CommandError):
+        await asking.refused(ALICE, "subscribe", ["a"])
+    assert await there.pool.fetchval("SELECT current_user = session_user")
+    assert there.pool.get_size() == 1, "the same connection"
 
 
 async def test_the_hub_looks_by_itself(there: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from hub import assets
 from hub.postgres import checks
-from hub.postgres.checks import Finding
 from hub.postgres.connect import Connection, Target
+from hub.postgres.finding import Finding
 from tests.postgres.conftest import opened
 
 

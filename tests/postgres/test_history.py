@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from hub.cursor import Cursor
@@ -14,7 +16,6 @@ from hub.errors import Code, CommandError
 from hub.postgres import history, past
 from hub.postgres.connect import Connection, Pool, Target, pool
 from hub.postgres.history import History
-from hub.postgres.witnesses import Witnesses
 from hub.query import Query, parse
 from hub.selection import select
 from hub.snapshot import NOTHING
@@ -46,10 +47,7 @@ async def connections(database: str) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 def log(connections: Pool) -> History:
-    async def fetch(*arguments: Any) -> list[Any]:
-        return list(await connections.fetch(*arguments))
-
-    return History(connections, connections, verify=Witnesses(fetch).verify)
+    return History(connections, connections)
 
 
 @STATISTICS
@@ -142,6 +140,87 @@ async def test_a_cursor_of_another_log_cannot_be_the_end(log: History) -> None:
     with pytest.raises(CommandError) as caught:
         await log.page(Query(until=HERE))
     assert (caught.value.code, caught.value.field) == (Code.BAD_REQUEST, "until")
+
+
+async def pages(log: History, query: Query) -> tuple[list[Any], Cursor]:
+    """The payloads of all pages of `query`, and where the last one ends."""
+    found: list[Any] = []
+    while (page := await log.page(query)).events:
+        found += [orjson.loads(event.json)["payload"] for event in page.events]
+        query = replace(query, since=page.position)
+    return found, page.position
+
+
+async def publish(connection: Connection, *payloads: int) -> None:
+    for payload in payloads:
+        await connection.execute("SELECT hub.publish('a', to_jsonb($1::int))", payload)
+
+
+async def test_an_end_may_be_set_in_the_middle_of_pages(log: History, connection: Connection) -> None:
+    """What came after their snapshot, and before that end, comes too."""
+    await publish(connection, 1, 2, 3)
+    first = await log.page(Query(limit=2))
+    await publish(connection, 4, 5)
+    until = (await log.page(Query())).position
+    await publish(connection, 6)
+    for limit in (1, 2, 100):
+        found = await pages(log, Query(since=first.position, until=until, limit=limit))
+        assert found == ([3, 4, 5], until)
+        assert (await pages(log, Query(since=until, limit=limit)))[0] == [6]
+
+
+async def test_pages_up_to_an_end_have_read_nothing_beyond_it(
+    log: History, connection: Connection, database: str
+) -> None:
+    """Whatever ids what is beyond it has, which began before and was committed late."""
+    async with opened(Target(database)) as late:
+        await late.execute("BEGIN")
+        await publish(late, 1)
+        await publish(connection, 2, 3)
+        until = (await log.page(Query())).position
+        await late.execute("COMMIT")
+    first = await log.page(Query(until=until, limit=1))
+    assert [orjson.loads(event.json)["payload"] for event in first.events] == [2]
+    assert (await pages(log, Query(since=first.position, limit=1)))[0] == [3, 1]
+    assert await pages(log, Query(since=first.position, until=until, limit=1)) == ([3], until)
+
+
+async def test_an_end_before_the_beginning_is_refused(log: History, connection: Connection) -> None:
+    """Pages would repeat events, or leave some out; and a stream's cursor would lead back."""
+    await publish(connection, 1, 2)
+    old = (await log.page(Query())).position
+    await publish(connection, 3, 4)
+    place, new = (await log.page(Query(limit=1))).position, (await log.page(Query())).position
+    later = (await log.page(Query(since=place, limit=1))).position
+    elsewhere = (await log.page(Query(since=old, limit=1))).position
+    for since, until in ((new, old), (place, old), (later, place), (None, elsewhere), (place, elsewhere), (old, later)):
+        for asked in (log.page(Query(since=since, until=until)), whole(log, Query(since=since, until=until))):
+            with pytest.raises(CommandError) as caught:
+                await asked
+            assert (caught.value.code, caught.value.field) == (Code.BAD_REQUEST, "until")
+    for since, until, expected in (
+        (place, later, [2]),
+        (None, later, [1, 2]),
+        (old, elsewhere, [3]),
+        (later, later, []),
+        (old, new, [3, 4]),
+    ):
+        assert await pages(log, Query(since=since, until=until, limit=1)) == (expected, until)
+
+
+async def whole(log: History, query: Query) -> None:
+    async with log.open(query):
+        pass
+
+
+async def test_who_reads_pages_needs_no_second_connection(database: str, connection: Connection) -> None:
+    """Not for a cursor of another era either, which has to be looked up: all might wait for one another."""
+    await publish(connection, 1)
+    async with pool(Target(database), min_size=0, max_size=1) as single:
+        log = History(single, single)
+        position = (await log.page(Query(limit=1))).position
+        await connection.execute("SELECT hub.arrive()")
+        assert not (await log.page(Query(since=position))).events
 
 
 async def test_a_cursor_that_postgres_cannot_read_is_a_bad_request(log: History, connection: Connection) -> None:

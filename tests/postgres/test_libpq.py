@@ -54,3 +54,11 @@ def test_a_key_may_be_in_the_file_of_its_certificate_and_the_cas_those_of_the_sy
 def test_a_password_that_no_environment_can_hold_is_told() -> None:
     with pytest.raises(SetupError, match="NUL"):
         arguments(Target("postgresql://hub:a%00b@db/app"))
+
+
+def test_a_password_in_the_place_of_the_port_is_shown_to_nobody() -> None:
+    for dsn in ("postgresql://app:hunter2/db", "postgresql://one:1,app:hunter2/db"):
+        with pytest.raises(SetupError, match="port") as caught:
+            arguments(Target(dsn))
+        assert "hunter2" not in str(caught.value)
+    assert arguments(Target("postgresql://a@[::1]:5432,[::2],h:1/db"))[0] == "postgresql://a@[::1]:5432,[::2],h:1/db"

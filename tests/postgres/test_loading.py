@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from hub.errors import Code, CommandError, SetupError
+from hub import loader
+from hub.errors import Code, CommandError, SetupError, UncertainError
 from hub.item import Item, one
 from hub.postgres.connect import Connection, Target, pool
 from hub.postgres.items import Items
@@ -186,6 +187,29 @@ async def test_a_load_whose_connection_is_lost_ends_and_the_next_one_has_another
     assert await refused(task) == ("unavailable", None)
     assert await items.load(pieces(b'{"channel":"a","payload":1}')) == 1
     assert len(await log(connection)) == 1
+
+
+@pytest.mark.parametrize("at_the_commit", [True, False])
+async def test_a_connection_lost_in_the_commit_leaves_a_doubt_and_before_it_none(
+    items: Items, connection: Connection, at_the_commit: bool
+) -> None:
+    when = "CONSTRAINT TRIGGER dying AFTER INSERT ON hub.events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+    await connection.execute(
+        f"""
+        CREATE FUNCTION hub.die() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
+        CREATE {when if at_the_commit else "TRIGGER dying BEFORE INSERT ON hub.events"} EXECUTE FUNCTION hub.die()
+        """
+    )
+    for work in (
+        items.publish([made(1)]),
+        items.publish_each([made(1)]),
+        items.load(pieces(b'{"channel":"a","payload":1}')),
+    ):
+        with pytest.raises(CommandError) as caught:
+            await work
+        assert isinstance(caught.value, UncertainError) == at_the_commit
+        assert ("Nothing was loaded" in loader.sentence("a.ndjson", caught.value)) != at_the_commit
 
 
 async def test_lines_that_are_payloads_of_a_channel(connection: Connection) -> None:

@@ -9,10 +9,16 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from hub.errors import CommandError
+from hub.errors import CommandError, UncertainError
 from hub.postgres import publisher as module
 from hub.postgres.connect import Target, pool
 from hub.postgres.publisher import Publisher
+
+DYING = """
+CREATE FUNCTION hub.die() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
+CREATE TRIGGER dying {} EXECUTE FUNCTION hub.die()
+"""
 
 
 @asynccontextmanager
@@ -61,6 +67,27 @@ async def test_one_that_postgres_refuses_harms_no_other(database: str) -> None:
         results = await asyncio.gather(*done, return_exceptions=True)
         assert [type(result) for result in results] == [type(None), CommandError, type(None)]
     assert heard == ["1", "3"]
+
+
+async def test_who_was_published_or_not_is_told_that_nobody_knows(database: str) -> None:
+    """Of a connection that never was, one knows."""
+    owner = await asyncpg.connect(database)
+    await owner.execute(DYING.format("BEFORE INSERT ON hub.events"))
+    async with publishing(database) as (publisher, _):
+        with pytest.raises(UncertainError, match="may have been published or not"):
+            await publisher.publish("a", "1")
+    await owner.close()
+
+
+async def test_a_publish_waits_for_a_connection_as_long_as_it_is_told_to(database: str) -> None:
+    async with pool(Target(database), min_size=0, max_size=1) as opened, opened.acquire():
+        publisher = Publisher(opened, patience=0.05)
+        running = asyncio.create_task(publisher.run())
+        with pytest.raises(CommandError, match="All 1 connections") as caught:
+            await publisher.publish("a", "1")
+        assert not isinstance(caught.value, UncertainError)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_full_queue_is_refused_and_who_asks_first_waits(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

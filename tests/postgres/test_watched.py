@@ -114,7 +114,8 @@ async def test_names_are_those_of_sql(watched: Watched, orders: Connection) -> N
         ('"Big ""Orders"', 'public."Big ""Orders"'),
         ('"my.sales"."a/b"', '"my.sales"."a/b"'),
     ):
-        assert (await read(watched, name))[0]["table"] == found
+        head, _ = await read(watched, name)
+        assert (head["table"], await watched.channel(name)) == (found, head["channel"])
 
 
 async def test_what_is_not_watched_is_not_found(watched: Watched, orders: Connection) -> None:
@@ -122,6 +123,7 @@ async def test_what_is_not_watched_is_not_found(watched: Watched, orders: Connec
         error = await refused(watched, name)
         assert error.code is Code.NOT_FOUND
         assert "hub.watch" in error.message
+        assert await watched.channel(name) is None
 
 
 async def test_the_list(watched: Watched, orders: Connection) -> None:

@@ -100,6 +100,9 @@ class Watched:
     async def tables(self) -> list[dict[str, object]]:
         return [{"table": "public.orders", "channel": "orders", "key": ["id"], "columns": ["id"]}]
 
+    async def channel(self, name: str) -> str | None:
+        return name if name in ("orders", "news") else None
+
     @asynccontextmanager
     async def open(self, name: str) -> AsyncIterator[Watched]:
         if name != "orders":
@@ -261,6 +264,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     ) -> Site:
         made = Limits(**limits)
         reasons: list[str] = []
+
+        async def ready() -> list[str]:
+            return reasons
+
+        async def scrape() -> bytes:
+            return b"# HELP pghub_tasks Tasks.\n"
+
         listener, publisher, watched, items, past = Listener(), Publisher(), Watched(), Items(), Past()
         fanout = Fanout(Log(), max_buffer=made.buffer)
         pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=stall_timeout, idle_timeout=idle_timeout)
@@ -273,7 +283,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             watched=watched,
             posting=items,
             past=past,
-            ready=lambda: reasons,
+            ready=ready,
+            scrape=scrape,
             limits=made,
             heartbeat=heartbeat,
             stall_timeout=stall_timeout,

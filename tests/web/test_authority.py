@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -257,7 +257,7 @@ async def test_one_that_was_renewed_does_not(start: Callable[..., Any]) -> None:
 
 # Requests
 
-CLOSED = ["/events", "/events?channel=news", "/watched", "/watched/orders", "/channels"]
+CLOSED = ["/events", "/events?channel=news", "/watched", "/watched/orders", "/channels", "/sessions", "/metrics"]
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -311,7 +311,9 @@ async def test_why_the_hub_is_not_ready_is_for_admins(
         ("/events", "root", 200),
         ("/channels", "alice", 403),
         ("/channels", "root", 200),
-        ("/watched/orders", "alice", 403),
+        ("/watched/orders", "alice", 404),
+        ("/watched/news", "nobody", 404),
+        ("/watched/nowhere", "alice", 404),
         ("/watched/orders", "root", 200),
     ],
 )
@@ -320,6 +322,14 @@ async def test_reading_needs_a_grant_for_all_that_is_read(guarded: Any, path: st
     await answer.read()
     assert answer.status == status
     assert guarded.watched.opened == 0
+
+
+async def test_a_table_that_may_not_be_read_is_as_one_that_is_not_there(guarded: Any) -> None:
+    for table in ("orders", "nowhere"):
+        answer = await guarded.http.get(f"{guarded.url}/watched/{table}", headers=bearer("alice"))
+        message = f"No table '{table}' is watched that this token lets you read."
+        expected = {"code": "not_found", "message": message, "field": None}
+        assert (await answer.json())["error"] == expected
 
 
 async def test_a_refusal_names_the_channels(guarded: Any) -> None:
@@ -444,3 +454,19 @@ async def test_publishes_keep_their_order_while_it_thinks(start: Callable[..., A
     thinking.set_result([])
     assert [(await peer.receive())["id"] for _ in range(2)] == [2, 3]
     assert [call[0] for call in site.publisher.published] == ["chat", "rooms.a"]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+@pytest.mark.parametrize("pause", [60.0, 0.0], ids=["stops", "goes on and on"])
+async def test_a_body_does_not_outlast_its_token(start: Callable[..., Any], kind: str, pause: float) -> None:
+    site = await start(tokens=Tokens(short=lasting(BOB, 0.2)), stall_timeout=30.0)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 1024
+            await asyncio.sleep(pause or 0.001)  # what it is about
+
+    headers = bearer("short") | {"Content-Type": kind}
+    answer = await asyncio.wait_for(site.http.post(site.url + "/events", data=chunks(), headers=headers), 10)
+    assert (answer.status, (await answer.json())["error"]["code"]) == (401, "unauthenticated")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'

@@ -104,6 +104,17 @@ async def test_a_stream_that_breaks_off_has_no_end(site: Any, accept: str) -> No
 
 
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "text/csv"])
+async def test_a_stream_that_fails_before_its_first_event_is_refused_in_words(site: Any, accept: str) -> None:
+    async def broken() -> AsyncGenerator[list[bytes]]:
+        raise CommandError(Code.UNAVAILABLE, "Gone.")
+        yield []
+
+    site.past.batches = broken
+    answer = await site.http.get(site.url + "/events", headers={"Accept": accept})
+    assert (answer.status, (await answer.json())["error"]["message"]) == (503, "Gone.")
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/csv"])
 async def test_who_reads_nothing_or_leaves_is_let_go(site: Any, accept: str) -> None:
     async def endless() -> AsyncGenerator[list[bytes]]:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -91,6 +92,8 @@ async def test_what_is_no_json_is_refused(site: Any, body: bytes) -> None:
         ("", {"Idempotency-Key": ""}, 400, "bad_request", "Idempotency-Key"),
         ("", {"Idempotency-Key": "x" * 256}, 400, "bad_request", "Idempotency-Key"),
         ("", {"Content-Encoding": "gzip"}, 400, "bad_request", None),
+        ("", {"Content-Encoding": "compress"}, 415, "unsupported", "Content-Encoding"),
+        ("", {"Expect": "a miracle"}, 417, "unsupported", "Expect"),
     ],
 )
 async def test_refusals_say_why(
@@ -162,6 +165,36 @@ async def test_a_body_that_stalls_is_given_up(start: Callable[..., Any]) -> None
         answer = await asyncio.wait_for(with_body, 10)
         assert (answer.status, (await answer.json())["error"]["code"]) == (408, "stalled")
     assert site.items.given_up is not None
+
+
+async def test_a_body_that_only_drips_is_given_up(start: Callable[..., Any]) -> None:
+    site = await start(stall_timeout=0.2)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)  # what it is about
+
+    for headers in (JSON, LINES):
+        answer = await asyncio.wait_for(site.http.post(site.url + "/events", data=chunks(), headers=headers), 10)
+        assert (answer.status, (await answer.json())["error"]["code"]) == (408, "stalled")
+
+
+async def test_a_body_of_rubbish_is_no_news_for_the_log(site: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert (await post(site, b"no gzip", **{"Content-Encoding": "gzip"}))[0] == 400
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1_000, b" 100 "), (1_001, b" 413 ")])
+async def test_a_client_that_asks_first_sends_no_body_that_is_too_large(
+    start: Callable[..., Any], size: int, expected: bytes
+) -> None:
+    site = await start(frame=1_000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(site.url.rpartition(":")[2]))
+    head = f"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
+    writer.write(head.encode() + b"Expect: 100-continue\r\n\r\n")
+    assert expected in await reader.readline()
+    writer.close()
 
 
 async def test_a_client_that_goes_in_the_middle_ends_the_load(site: Any) -> None:

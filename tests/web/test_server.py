@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import select
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -14,6 +16,10 @@ from hub.web.server import Endpoint, serving
 from tests.web.conftest import Site
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 POST = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 29\r\n\r\n"
 
 
@@ -115,3 +121,53 @@ async def test_a_port_that_is_taken_is_a_sentence(site: Site) -> None:
         with pytest.raises(SetupError, match=f"cannot listen on 127.0.0.1 port {port}.*--port"):
             async with serving(site.web, Endpoint("127.0.0.1", port), hurry=asyncio.Event()):
                 pass
+
+
+@pytest.fixture
+def deaf() -> Iterator[socket.socket]:
+    """A client's socket that is to read nothing of what comes."""
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        yield made
+
+
+async def cut_off(deaf: socket.socket) -> None:
+    """Return when the connection was reset."""
+    ends = select.poll()
+    ends.register(deaf, 0)
+    async with asyncio.timeout(10):
+        while not ends.poll(0):
+            await asyncio.sleep(0.01)  # a loop waits for bytes or room, and would find the former
+
+
+async def test_who_reads_no_answers_is_cut(site: Site, deaf: socket.socket) -> None:
+    async with served(site, stall_timeout=0.2) as port:
+        deaf.connect(("127.0.0.1", port))
+        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        await cut_off(deaf)
+
+
+@pytest.mark.parametrize("last", [b"", b"\xff\xff"], ids=["", "and has been sent away"])
+async def test_a_websocket_that_reads_nothing_is_cut_though_closed(
+    site: Site, deaf: socket.socket, last: bytes
+) -> None:
+    async with served(site, stall_timeout=0.2) as port:
+        deaf.connect(("127.0.0.1", port))
+        deaf.sendall(UPGRADE)
+        while not site.ports.fanout.sessions:
+            await asyncio.sleep(0)  # until it has been welcomed, of which nobody is told
+        (session,) = site.ports.fanout.sessions
+        session.outlet.write(bytes(1 << 23))
+        deaf.sendall(last)
+        await cut_off(deaf)
+
+
+async def test_who_reads_slowly_is_not_cut(site: Site, deaf: socket.socket) -> None:
+    async with served(site, stall_timeout=0.2) as port:
+        deaf.connect(("127.0.0.1", port))
+        deaf.setblocking(False)
+        deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+        loop, end = asyncio.get_running_loop(), asyncio.get_running_loop().time() + 1
+        while loop.time() < end:
+            assert await loop.sock_recv(deaf, 1 << 12)
+            await asyncio.sleep(0.005)  # as slow as that: it is what the test is about
