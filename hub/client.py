@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,13 +49,15 @@ async def follow(
     since: str | None = None,
     last: int | None = None,
     ephemeral: bool = True,
+    fence: Mapping[str, Any] | None = None,
     token: str | None = None,
     on_lost: Callable[[Lost], None] = lambda _: None,
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The hub's messages of type `subscribed`, `events`, `gap` and `cursor`, in order, for ever.
 
     Begins behind the cursor `since`, or with the newest `last` durable events, or else with what comes next.
-    `channels` may be patterns; without `ephemeral` no NOTIFYs are wanted. `token` is what the hub lets us in by.
+    `channels` may be patterns; without `ephemeral` no NOTIFYs are wanted. `fence` is `within`, `bbox` or
+    `near`, as on the wire, for what happens inside only. `token` is what the hub lets us in by.
 
     A message's `events` are the JSON that the hub has sent, as bytes: Python's numbers do not hold all of Postgres's.
 
@@ -66,7 +68,8 @@ async def follow(
     Reconnects by itself and goes on behind the last message; `on_lost` hears of it. Raises RefusedError where coming
     back would be no use: an error frame, a close code that says so, something that is no hub.
     """
-    place = _Place(channels, since, last, ephemeral)
+    options = {} if ephemeral else {"ephemeral": False}
+    place = _Place(channels, since, last, options | dict(fence or {}))
     attempt = 0
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), headers=_headers(token)) as session:
         while True:
@@ -93,10 +96,10 @@ class _Place:
     begins where the connection before it ended.
     """
 
-    def __init__(self, channels: Sequence[str], since: str | None, last: int | None, ephemeral: bool) -> None:
-        self._command: dict[str, Any] = {"type": "subscribe", "id": 1, "channels": list(channels)}
-        if not ephemeral:
-            self._command["ephemeral"] = False
+    def __init__(
+        self, channels: Sequence[str], since: str | None, last: int | None, options: Mapping[str, Any]
+    ) -> None:
+        self._command = {"type": "subscribe", "id": 1, "channels": list(channels), **options}
         self._start = {"since": since, "last": last}
         self._cursor: str | None = None
         self._confirmed = False

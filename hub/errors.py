@@ -11,6 +11,7 @@ class Code(StrEnum):
 
     BAD_REQUEST = "bad_request"
     BAD_CHANNEL = "bad_channel"
+    BAD_PLACE = "bad_place"
     UNSUPPORTED = "unsupported"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"

@@ -13,13 +13,14 @@ class Event(NamedTuple):
     """One event on its way to the subscribers.
 
     `json` is the event as it stands in a frame, encoded once for all of them. One that came by NOTIFY is in no log
-    and has neither `xid`, the transaction that published it, nor `id`.
+    and has neither `xid`, the transaction that published it, nor `id`. `place` is what fences are compared with.
     """
 
     channel: str
     json: bytes
     xid: int = 0
     id: int = 0
+    place: object = None
 
     @property
     def ephemeral(self) -> bool:
@@ -40,6 +41,11 @@ def durable(xid: int, number: int, channel: str, payload: str, tags: Sequence[st
     fields = {"channel": channel, "id": number, "at": at, "payload": orjson.Fragment(payload), "tags": tags}
     # Copied, since it will be kept for a while: behind what orjson returns lie 4 KB that it first took.
     return Event(channel, bytes(memoryview(orjson.dumps(fields, option=orjson.OPT_UTC_Z))), xid, number)
+
+
+def placed(event: Event, place: object, geojson: bytes) -> Event:
+    """The same event with its place, which `geojson` writes."""
+    return event._replace(json=b'%b,"place":%b}' % (event.json[:-1], geojson), place=place)
 
 
 def ephemeral(channel: str, payload: str, at: datetime) -> Event:

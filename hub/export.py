@@ -12,10 +12,12 @@ from typing import IO, Final
 from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, SpinnerColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from hub import query
+from hub import earth, query
 from hub.errors import CommandError, SetupError
+from hub.fence import WAYS
 from hub.postgres.connect import Connection
 from hub.postgres.history import opened
+from hub.postgres.places import Places
 from hub.query import Query
 
 _MOST: Final = 10**18  # events
@@ -26,7 +28,9 @@ def asked(channels: Sequence[str], tags: Sequence[str], **options: str | None) -
     parameters = [("channel", name) for name in channels] + [("tag", tag) for tag in tags]
     parameters += [(name.rstrip("_"), value) for name, value in options.items() if value is not None]
     try:
-        return query.parse(parameters, limit=_MOST)
+        fenced = any(options.get(way) for way in WAYS)
+        geometry = earth.geometry() if fenced and earth.is_installed() else None
+        return query.parse(parameters, limit=_MOST, geometry=geometry)
     except CommandError as error:
         raise SetupError(error.message) from None
 
@@ -40,7 +44,8 @@ async def write(connection: Connection, wanted: Query, out: IO[bytes], *, csv: b
 
     try:
         with _progress(out) as advance:
-            async with opened(connection, wanted) as export:
+            places = await Places.known(connection, earth.geometry if earth.is_installed() else None)
+            async with opened(connection, wanted, places=places) as export:
                 if gap := export.head.get("gap"):
                     print(f"pghub: a gap before the first event ({gap})", file=sys.stderr)
                 if csv:

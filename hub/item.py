@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -18,11 +19,15 @@ MAX_ITEMS: Final = 1_000
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An event to publish; one with a `key` is published once in 24 hours."""
+    """An event to publish; one with a `key` is published once in 24 hours.
+
+    `place` is GeoJSON, and then what somebody has read it to be.
+    """
 
     channel: str
     payload: msgspec.Raw
     tags: Annotated[list[str], Meta(max_length=32)] = []
+    place: Any = None
     key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
 
     @property
@@ -37,13 +42,22 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channel: str
     payload: msgspec.Raw
     tags: Annotated[list[str], Meta(max_length=32)] = []
+    place: Any = None
 
+
+class _Placed(msgspec.Struct):
+    place: Any = msgspec.UNSET
+
+
+Spot = Callable[[Any], bytes]
+"""Writes a place, as GeoJSON has it, as text that PostGIS reads. Raises CommandError."""
 
 _FAILURES: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 _FIELD: Final = re.compile(r"(?:at `\$\.?|field `)([^`]*)`")
 _item = msgspec.json.Decoder(Item)
 _line = msgspec.json.Decoder(Line)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
+_placed = msgspec.json.Decoder(_Placed)
 
 
 def one(data: bytes) -> Item:
@@ -62,8 +76,16 @@ def several(data: bytes) -> list[bytes]:
     return found
 
 
-def row(data: bytes, channel: str | None = None) -> bytes:
-    """The event in a line of NDJSON as COPY's text format has it: channel, payload and tags.
+def has_place(line: bytes) -> bool:
+    """Whether the line of NDJSON is an object with `place`, be it null."""
+    try:
+        return _placed.decode(line).place is not msgspec.UNSET
+    except _FAILURES:
+        return False
+
+
+def row(data: bytes, channel: str | None = None, spot: Spot | None = None) -> bytes:
+    """The event in a line of NDJSON as COPY's text format has it: channel, payload, tags and, with a `spot`, place.
 
     With a `channel` the line is a payload for it. Raises CommandError as `one` does.
     """
@@ -72,7 +94,13 @@ def row(data: bytes, channel: str | None = None) -> bytes:
     line = _decoded(_line, data) if channel is None else Line(channel, msgspec.Raw(data.strip()))
     item = _checked(Item(line.channel, line.payload, line.tags))
     tags = b"{%b}" % b",".join([_quoted(tag.encode()) for tag in item.tags])
-    return b"%b\t%b\t%b\n" % (_escaped(item.channel.encode()), _escaped(bytes(item.payload)), _escaped(tags))
+    columns = [_escaped(item.channel.encode()), _escaped(bytes(item.payload)), _escaped(tags)]
+    if spot is not None:
+        columns.append(b"\\N" if line.place is None else spot(line.place))
+    elif line.place is not None:
+        message = "`place` comes too late: where some lines have one, the first has to say so, if only by null."
+        raise CommandError(Code.BAD_PLACE, message, field="place")
+    return b"\t".join(columns) + b"\n"
 
 
 def channel_of(row: bytes) -> str:

@@ -14,9 +14,10 @@ import msgspec
 import orjson
 from msgspec import Meta
 
-from hub import channels, cursor, patterns
+from hub import channels, cursor, fence, patterns
 from hub.cursor import Cursor
 from hub.errors import Code, CommandError
+from hub.fence import Area, Near
 
 SUBPROTOCOL: Final = "pghub.v1"
 VERSION: Final = 1
@@ -45,6 +46,14 @@ class Subscribe(_Command, frozen=True):
     since: str | None = None
     last: Annotated[int, Meta(ge=1, le=1000)] | None = None
     ephemeral: bool = True
+    within: Any = None
+    bbox: tuple[float, float, float, float] | None = None
+    near: Near | None = None
+
+    @property
+    def area(self) -> Area | None:
+        """The fence that is asked for. Raises CommandError where it is said in more than one way."""
+        return fence.only(Area(self.within, self.bbox, self.near))
 
 
 class Unsubscribe(_Command, frozen=True):
@@ -56,6 +65,7 @@ class Publish(_Command, frozen=True):
     payload: msgspec.Raw
     tags: Annotated[list[str], Meta(max_length=32)] = []
     durable: bool = True
+    place: Any = None
     key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
 
 
@@ -108,16 +118,22 @@ def subscribe_from(query: Iterable[tuple[str, str]]) -> Subscribe:
     """
     names: list[str] = []
     options: dict[str, str] = {}
+    fenced: list[tuple[str, str]] = []
     for key, value in query:
         if key == "channel":
             names.append(value)
+        elif key in fence.WAYS:
+            fenced.append((key, value))
         elif key in ("since", "last", "ephemeral") and key not in options:
             options[key] = value
         else:
-            message = f"The URL's query may have `channel`, `since`, `last` and `ephemeral`, not {printable(key)!r}."
+            known = "`channel`, `since`, `last`, `ephemeral`, and one of `within`, `bbox` and `near`"
+            message = f"The URL's query may have {known}, not {printable(key)!r}."
             raise CommandError(Code.BAD_REQUEST, message, field=printable(key))
+    area = fence.parse(fenced) or Area()
     try:
-        return msgspec.convert({"type": "subscribe", "id": 1, "channels": names, **options}, Subscribe, strict=False)
+        read = msgspec.convert({"type": "subscribe", "id": 1, "channels": names, **options}, Subscribe, strict=False)
+        return msgspec.structs.replace(read, within=area.within, bbox=area.bbox, near=area.near)
     except msgspec.ValidationError as error:
         field = next((name for name in options if f"$.{name}`" in str(error)), None)
         raise CommandError(Code.BAD_REQUEST, _sentence(error), field=field) from None
@@ -164,8 +180,8 @@ def check_publish(command: Publish) -> str:
     if why := channels.fault(command.channel):
         name = printable(command.channel)
         raise CommandError(Code.BAD_CHANNEL, f"The channel name {name!r} {why}.", channels=(name,))
-    if not command.durable and (command.tags or command.key is not None):
-        field = "tags" if command.tags else "key"
+    if not command.durable and (command.tags or command.key is not None or command.place is not None):
+        field = "tags" if command.tags else "key" if command.key is not None else "place"
         message = f'`{field}` goes with durable events only; leave it out beside "durable":false.'
         raise CommandError(Code.BAD_REQUEST, message)
     payload = bytes(command.payload)

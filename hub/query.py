@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from hub import channels, cursor, patterns
+from hub import channels, cursor, fence, patterns
 from hub.cursor import Cursor
 from hub.errors import Code, CommandError
+from hub.fence import WAYS, Fence, Geometry
 from hub.selection import EMPTY, Selection, select
 
 MOST_CHANNELS: Final = 1_000
@@ -25,7 +26,7 @@ class Query:
     """The events of `selection`, of all channels if it is empty, that have any of `tags`, if there are some.
 
     Behind `since`, up to what `until` has seen, published from `begin` on and before `end`; of these the newest `last`;
-    of those no more than `limit`, the oldest first. None stands for no bound.
+    of those no more than `limit`, the oldest first. Only those that happened inside `fence`. None stands for no bound.
     """
 
     selection: Selection = EMPTY
@@ -36,6 +37,7 @@ class Query:
     end: datetime | None = None
     last: int | None = None
     limit: int | None = None
+    fence: Fence | None = None
 
     def __post_init__(self) -> None:
         """Raises CommandError for what contradicts itself."""
@@ -45,19 +47,24 @@ class Query:
             raise _refusal("to", "`to` is before `from`.")
 
 
-def parse(parameters: Iterable[tuple[str, str]], *, limit: int) -> Query:
+def parse(parameters: Iterable[tuple[str, str]], *, limit: int, geometry: Geometry | None = None) -> Query:
     """The query that `parameters` ask for; `limit` is the greatest that may be asked for.
 
     Raises CommandError with the parameter's name as field.
     """
     given: dict[str, list[str]] = {}
+    fenced: list[tuple[str, str]] = []
     for name, value in parameters:
+        if name in WAYS:
+            fenced.append((name, value))
+            continue
         if name not in _PARAMETERS:
             raise _refusal(name, f"There is no parameter {name!r} here.")
         given.setdefault(name, []).append(value)
     found: dict[str, Any] = {
         "selection": select(_channels(given.pop("channel", []))),
         "tags": _tags(given.pop("tag", [])),
+        "fence": fence.made(fence.parse(fenced), geometry),
     }
     for name, values in given.items():
         if len(values) > 1:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from hub import assets, demo, event, loop, source, stats
+from hub import assets, demo, earth, event, loop, source, stats
 from hub.certificate import Certificate
 from hub.errors import CommandError, SetupError
 from hub.fanout.fanout import Fanout
@@ -22,7 +22,7 @@ from hub.journal import Journal
 from hub.metrics import Metrics
 from hub.postgres import retention, watched
 from hub.postgres.authorize import Authorizing
-from hub.postgres.codecs import set_stream_codecs
+from hub.postgres.codecs import set_codecs, set_stream_codecs
 from hub.postgres.connect import Pool, Target, connect, connect_listening, connected, pool
 from hub.postgres.embedded import Embedded
 from hub.postgres.history import History
@@ -31,6 +31,7 @@ from hub.postgres.listener import Listener
 from hub.postgres.listening import Notification
 from hub.postgres.log import Log
 from hub.postgres.migrate import migrate
+from hub.postgres.places import Places
 from hub.postgres.publisher import Publisher
 from hub.postgres.retention import Keep
 from hub.postgres.tail import BELL, PLAN, SESSION, Tail
@@ -96,19 +97,27 @@ async def hub(
     pooled, direct = source.target(settings, dsn, telemetry), source.direct_target(settings, dsn, telemetry)
     await _prepare(direct)
     async with contextlib.AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(pool(pooled, min_size=settings.pool_min, max_size=settings.pool_max))
-        readers = await stack.enter_async_context(
-            pool(direct, min_size=0, max_size=_READERS, purpose="replay", settings=PLAN)
+        places = Places(earth.geometry if earth.is_installed() else None)
+        codecs = places.codecs(set_codecs)
+        opened = places.keep(
+            await stack.enter_async_context(
+                pool(pooled, min_size=settings.pool_min, max_size=settings.pool_max, codecs=codecs)
+            )
         )
-        streams = await stack.enter_async_context(_streams(settings, direct))
+        readers = places.keep(
+            await stack.enter_async_context(
+                pool(direct, min_size=0, max_size=_READERS, purpose="replay", settings=PLAN, codecs=codecs)
+            )
+        )
+        streams = places.keep(await stack.enter_async_context(_streams(settings, direct, places)))
         # The parts know one another through plain calls, so who is made first is told of the others by name.
-        history = Log(readers, fresh=lambda: tail.fresh())
-        fanout = Fanout(history, max_buffer=settings.max_buffer)
+        history = Log(readers, fresh=lambda: tail.fresh(), places=places)
+        fanout = Fanout(history, max_buffer=settings.max_buffer, fences=lambda: earth.geometry().tree())
         pulse = _pulse(settings, fanout)
         listener = _listener(direct, fanout, ring=lambda: tail.ring(), wake=lambda: tail.wake())
-        tail = _tail(direct, fanout, listener)
-        publisher = Publisher(opened, patience=settings.pool_timeout)
-        keep = retention.run(readers, _keep(settings))
+        tail = _tail(direct, fanout, listener, places)
+        publisher = Publisher(opened, patience=settings.pool_timeout, places=places)
+        keep = retention.run(readers, _keep(settings), places=places)
         tasks = [_task(work) for work in (listener.run(), tail.run(), publisher.run(), pulse.run(), keep)]
         stack.push_async_callback(_cancel, tasks)
         await listener.prove(publisher.prove)
@@ -127,8 +136,8 @@ async def hub(
             listener=listener,
             publisher=publisher,
             watched=Watched(streams, opened, patience=settings.pool_timeout),
-            posting=Items(opened, streams, patience=settings.pool_timeout),
-            past=History(opened, streams, patience=settings.pool_timeout),
+            posting=Items(opened, streams, patience=settings.pool_timeout, places=places),
+            past=History(opened, streams, patience=settings.pool_timeout, places=places),
             ready=Readiness(vitals, listener, publisher).reasons,
             scrape=Metrics(vitals).scrape,
             roster=roster,
@@ -136,6 +145,7 @@ async def hub(
             heartbeat=settings.heartbeat,
             stall_timeout=settings.stall_timeout,
             compression=settings.compression == "on",
+            geometry=lambda: earth.geometry() if places.home is not None else None,
             tokens=tokens,
             authorizing=authorizing,
             auth_timeout=settings.auth_timeout,
@@ -146,7 +156,7 @@ async def hub(
         yield url, tasks
 
 
-def _streams(settings: Settings, direct: Target) -> contextlib.AbstractAsyncContextManager[Pool]:
+def _streams(settings: Settings, direct: Target, places: Places) -> contextlib.AbstractAsyncContextManager[Pool]:
     """Connections that read as long as somebody reads what they read."""
     return pool(
         direct,
@@ -154,7 +164,7 @@ def _streams(settings: Settings, direct: Target) -> contextlib.AbstractAsyncCont
         max_size=settings.stream_max,
         purpose="stream",
         settings=watched.session(settings.stall_timeout),
-        codecs=set_stream_codecs,
+        codecs=places.codecs(set_stream_codecs),
     )
 
 
@@ -227,11 +237,12 @@ def _listener(direct: Target, fanout: Fanout, *, ring: Callable[[], None], wake:
     return listener
 
 
-def _tail(direct: Target, fanout: Fanout, listener: Listener) -> Tail:
+def _tail(direct: Target, fanout: Fanout, listener: Listener, places: Places) -> Tail:
     return Tail(
         lambda: connect(direct, purpose="tail", settings=SESSION),
         sink=fanout,
         hears=lambda: listener.connected and BELL in listener.channels,
+        places=places,
     )
 
 

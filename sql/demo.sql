@@ -1,5 +1,7 @@
 -- The demo shop: a table of orders whose changes are told on the channel `orders`.
--- Run at each start of `pghub serve --demo`, so every statement can be repeated.
+-- Run at each start of `pghub serve --demo`, so every statement can be repeated; that they were before is no news.
+
+SET client_min_messages = 'warning';
 
 CREATE SCHEMA IF NOT EXISTS demo;
 COMMENT ON SCHEMA demo IS 'The demo shop of pghub. Nothing depends on it: DROP SCHEMA demo CASCADE removes it.';

@@ -78,6 +78,7 @@ export class Hub extends EventTarget {
   #heartbeat = null // of the hub that has said welcome, in milliseconds
   #welcome = null // once it lets this client in
   #attempt = 0
+  #refusals = 0 // of tokens in a row
   #openedAt = 0
   #timer = null
   #silence = null
@@ -350,13 +351,15 @@ export class Hub extends EventTarget {
       this.#auth.spoil()
       this.#authenticate(welcome)
     })
+    this.#refusals = 0
     if (!this.#welcome) this.#begin(welcome)
   }
 
   #untrusted(error, welcome) {
     if (error.code !== "unauthenticated") return this.#closed(0)
     this.#auth.spoil(error)
-    this.#authenticate(welcome)
+    if (this.#refusals++) this.#closed(4401) // whoever gives out such tokens may go on for ever
+    else this.#authenticate(welcome)
   }
 
   #mayShowAnother(code) {

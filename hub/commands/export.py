@@ -26,6 +26,13 @@ def export_events(
     tag: Annotated[
         list[str] | None, Parameter(help="With this tag; with any of them if repeated.", negative="")
     ] = None,
+    within: Annotated[str | None, Parameter(help="Inside of this polygon, as GeoJSON.")] = None,
+    bbox: Annotated[
+        str | None, Parameter(help="Between these: west,south,east,north.", allow_leading_hyphen=True)
+    ] = None,
+    near: Annotated[
+        str | None, Parameter(help="So near to a place: longitude,latitude,meters.", allow_leading_hyphen=True)
+    ] = None,
     form: Annotated[
         Literal["ndjson", "csv"] | None, Parameter(name="--format", help="By default csv for *.csv, else ndjson.")
     ] = None,
@@ -34,7 +41,8 @@ def export_events(
 ) -> int:
     """Write events of the log as NDJSON or CSV, straight from the database; a file appears when it is whole."""
     settings = settings or Database()
-    wanted = export.asked(names, tag or [], since=since, until=until, from_=from_, to=to, last=last)
+    area = {"within": within, "bbox": bbox, "near": near}
+    wanted = export.asked(names, tag or [], since=since, until=until, from_=from_, to=to, last=last, **area)
     is_csv = form == "csv" or (form is None and output is not None and output.suffix.lower() == ".csv")
 
     async def work() -> int:

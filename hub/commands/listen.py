@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from hub import client, printer
+from hub import client, fence, printer
 from hub.commands.work import run
-from hub.errors import SetupError
+from hub.errors import CommandError, SetupError
 from hub.settings import Settings
 
 
@@ -25,6 +26,13 @@ def listen(
     last: Annotated[
         int | None,
         Parameter(help="Begin with the newest durable events, as many as this.", validator=Number(gte=1, lte=1000)),
+    ] = None,
+    within: Annotated[str | None, Parameter(help="Inside of this polygon, as GeoJSON.")] = None,
+    bbox: Annotated[
+        str | None, Parameter(help="Between these: west,south,east,north.", allow_leading_hyphen=True)
+    ] = None,
+    near: Annotated[
+        str | None, Parameter(help="So near to a place: longitude,latitude,meters.", allow_leading_hyphen=True)
     ] = None,
     state: Annotated[
         Path | None, Parameter(help="Keep the cursor in this file, and go on from there if it has one.")
@@ -49,6 +57,7 @@ def listen(
     out = printer.Printer(state, resumed=since is not None)
     start: dict[str, Any] = {"since": since} if since is not None else {"last": last}
     start["token"] = token
+    start["fence"] = _fence({"within": within, "bbox": bbox, "near": near})
 
     async def work() -> int:
         with printer.ending_between_messages():
@@ -58,3 +67,12 @@ def listen(
         return 0
 
     return run(settings, work())
+
+
+def _fence(said: dict[str, str | None]) -> dict[str, Any]:
+    """As a command has it."""
+    try:
+        area = fence.parse((name, text) for name, text in said.items() if text is not None)
+    except CommandError as error:
+        raise SetupError(error.message) from None
+    return {name: part for name, part in msgspec.to_builtins(area or fence.Area()).items() if part is not None}

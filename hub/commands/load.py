@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from hub import loader, source
+from hub import earth, loader, source
 from hub.commands.publish import check_channel
 from hub.commands.work import database, run
 from hub.errors import CommandError, SetupError
 from hub.postgres import loading
 from hub.postgres.connect import connect
+from hub.postgres.places import Places
 from hub.settings import Database
 
 
@@ -28,8 +29,8 @@ def load(
 ) -> int:
     """Publish all events of a file, straight to the database by COPY, or none; and print how many.
 
-    A line of NDJSON is {"channel": …, "payload": …, "tags": […]}. A CSV file has these as columns, its first line
-    names them.
+    A line of NDJSON is {"channel": …, "payload": …, "tags": […], "place": …}. A CSV file has these as columns, and its
+    first line names them.
     """
     settings = settings or Database()
     is_csv = form == "csv" or (form is None and file.lower().endswith(".csv"))
@@ -46,7 +47,8 @@ def load(
                     if is_csv:
                         count = await loading.copy_csv(connection, chunks)
                     else:
-                        count = await loading.copy_lines(connection, chunks, channel)
+                        places = await Places.known(connection, earth.geometry if earth.is_installed() else None)
+                        count = await loading.copy_lines(connection, chunks, channel, places=places)
                 print(count)
             except CommandError as error:
                 raise SetupError(loader.sentence(file, error)) from None

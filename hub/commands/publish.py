@@ -22,16 +22,20 @@ def publish(
     *,
     tag: Annotated[list[str] | None, Parameter(help="A word to select by; may be given again.", negative="")] = None,
     key: Annotated[str | None, Parameter(help="Publishes once only, however often it is used within 24 hours.")] = None,
+    place: Annotated[
+        str | None,
+        Parameter(help="Where it happens: GeoJSON, WKT, or longitude,latitude.", allow_leading_hyphen=True),
+    ] = None,
     notify: Annotated[bool, Parameter(help="Send a NOTIFY, which nobody stores, instead.", negative="")] = False,
     settings: Database | None = None,
 ) -> int:
     """Publish one durable event, straight to the database, and print its id."""
     settings = settings or Database()
     tags = tag or []
-    if notify and (tags or key is not None):
-        raise SetupError("--tag and --key go with durable events only; leave them out beside --notify.")
+    if notify and (tags or key is not None or place is not None):
+        raise SetupError("--tag, --key and --place go with durable events only; leave them out beside --notify.")
     check_channel(channel)
-    _check_texts({"payload": payload, "key": key or "", "tag": "".join(tags)})
+    _check_texts({"payload": payload, "key": key or "", "tag": "".join(tags), "place": place or ""})
     text = payload if notify else event.as_json(payload).decode()
     _check_size(text, notify=notify)
 
@@ -43,7 +47,7 @@ def publish(
             if notify:
                 await once.notify(connection, channel, text)
             else:
-                print(await once.publish(connection, channel, text, tags, key))
+                print(await once.publish(connection, channel, text, tags, key, place))
         return 0
 
     return run(settings, work())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +25,7 @@ from hub.fanout.ring import Ring
 from hub.fanout.sessions import NO_CHANNELS, NOWHERE, Join, Outlet, Replay, Session
 from hub.fanout.sweep import Sweep
 from hub.fanout.traffic import Traffic
+from hub.fence import Fences
 from hub.selection import EMPTY, Selection
 from hub.snapshot import NOTHING
 
@@ -50,13 +51,21 @@ class Fanout:
 
     `max_buffer` is how many bytes may wait in a session's socket buffer before it is left behind,
     `max_pending` how many may wait for a group's next sweep, `max_ring` how many of the log are kept for those
-    who come back, `chunk` after how many sessions a sweep lets the loop do something else.
+    who come back, `chunk` after how many sessions a sweep lets the loop do something else. `fences` makes what finds
+    those that events are inside of; without it no selection may have one.
     """
 
     def __init__(
-        self, log: Log, *, max_buffer: int, max_pending: int = 8 << 20, max_ring: int = 32 << 20, chunk: int = 256
+        self,
+        log: Log,
+        *,
+        max_buffer: int,
+        max_pending: int = 8 << 20,
+        max_ring: int = 32 << 20,
+        chunk: int = 256,
+        fences: Callable[[], Fences] | None = None,
     ) -> None:
-        self._groups = Groups()
+        self._groups = Groups(fences)
         self._sweep = Sweep(max_buffer=max_buffer, max_pending=max_pending, chunk=chunk, on_full=self._fall_behind)
         self._replays = Replays(self, log)
         self._gaps: Counter[str] = Counter()  # by reason; those of replays are counted there
@@ -139,11 +148,11 @@ class Fanout:
         self.notified_in += ephemeral * len(events)
         if events:
             self.traffic.count(events)
-        for event in events:
+        for event, inside in zip(events, self._groups.around(events), strict=False):
             if channel := self.channels.get(event.channel):
                 channel.events += 1
                 channel.ephemeral += ephemeral
-            for group in self._groups.matching(event.channel, ephemeral=ephemeral):
+            for group in self._groups.matching(event.channel, inside, ephemeral=ephemeral):
                 self._sweep.pend(group, batch, event)
         self._sweep.begin(batch)
 
@@ -170,7 +179,7 @@ class Fanout:
         self.traffic.add(counts)
         for name in counts.keys() & self.channels.keys():
             self.channels[name].events += counts[name]
-        groups = {group: None for name in counts for group in self._groups.matching(name, ephemeral=False)}
+        groups = {group: None for name in counts for group in self._groups.wanting(name)}
         for session in [session for group in groups for session in group.members]:
             self._sweep.settle(session)
             if session.behind is None:

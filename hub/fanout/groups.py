@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import Final, TypeVar
 
 from hub.event import Event
 from hub.fanout.batches import Batch, Gap, Item, pack
 from hub.fanout.framing import Framing
 from hub.fanout.sessions import Session
+from hub.fence import Fence, Fences
 from hub.patterns import Matcher, is_pattern
 from hub.selection import Selection
 
 _OVERFLOW: Final = "overflow"
 _REMEMBERED: Final = 10_000  # channels whose patterns are known without a search
+
+K = TypeVar("K", str, Fence)
 
 
 class Group:
@@ -81,11 +85,17 @@ class Group:
 
 
 class Groups:
-    """All groups, found by their selection, or by a channel that one of them wants."""
+    """All groups, found by their selection, or by a channel that one of them wants.
 
-    def __init__(self) -> None:
+    Where `fences` are kept is asked for when there is the first; without it there can be none.
+    """
+
+    def __init__(self, fences: Callable[[], Fences] | None = None) -> None:
         self._groups: dict[tuple[Selection, Framing], Group] = {}
-        self._by_name: dict[str, dict[Group, None]] = {}  # names and patterns
+        self._by_name: dict[str, dict[Group, None]] = {}  # names and patterns, of groups that want all that they mean
+        self._fenced: dict[str, dict[Fence, dict[Group, None]]] = {}  # the same, of those that want what is inside
+        self._make_fences = fences
+        self._fences: Fences | None = None
         self._patterns = Matcher()
         self._found: dict[str, list[str]] = {}  # channel: the patterns that mean it
 
@@ -95,18 +105,40 @@ class Groups:
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
 
-    def matching(self, channel: str, *, ephemeral: bool) -> Iterable[Group]:
-        """The groups whose members want such events of `channel`, each once."""
+    def around(self, events: Sequence[Event]) -> Iterable[Collection[Fence]]:
+        """For each of `events` the fences that it is inside of, for `matching`."""
+        if not self._fenced or self._fences is None:
+            return repeat(())
+        places = [event.place for event in events]
+        return self._fences.around(places) if any(place is not None for place in places) else repeat(())
+
+    def matching(self, channel: str, inside: Collection[Fence] = (), *, ephemeral: bool) -> Iterable[Group]:
+        """The groups whose members want such events of `channel`, `inside` of these fences, each once."""
         named = self._by_name.get(channel, ())
         if ephemeral:
             return [group for group in named if channel not in group.selection.durable_only]
         patterns = self._matching_patterns(channel)
-        if not patterns:
+        if not patterns and not inside:
             return named
         groups = dict.fromkeys(named)
         for pattern in patterns:
-            groups |= self._by_name[pattern]
+            groups |= self._by_name.get(pattern, {})
+        if inside:
+            for fenced in self._fenced_by(channel):
+                for fence in inside:
+                    groups |= fenced.get(fence, {})
         return groups
+
+    def wanting(self, channel: str) -> Iterable[Group]:
+        """The groups whose members may want durable events of `channel`, wherever these are."""
+        groups = dict.fromkeys(self.matching(channel, ephemeral=False))
+        for fenced in self._fenced_by(channel):
+            for within in fenced.values():
+                groups |= within
+        return groups
+
+    def _fenced_by(self, channel: str) -> list[dict[Fence, dict[Group, None]]]:
+        return [found for name in (channel, *self._matching_patterns(channel)) if (found := self._fenced.get(name))]
 
     def _matching_patterns(self, channel: str) -> list[str]:
         found = self._found.get(channel)
@@ -126,7 +158,7 @@ class Groups:
         if group is None:
             group = self._groups[key] = Group(selection, session.framing)
             for name in selection.names:
-                self._learn(name, group)
+                self._learn(name, selection.fence_of(name), group)
         group.members[session] = None
         session.group = group
         session.selection = group.selection  # one value for all of them
@@ -145,10 +177,14 @@ class Groups:
         before = group.selection
         self._groups[key] = self._groups.pop((before, group.framing))
         group.selection = session.selection = selection
-        for name in selection.names - before.names:
-            self._learn(name, group)
-        for name in before.names - selection.names:
-            self._forget(name, group)
+        if selection.fences or before.fences:
+            now, then = _entries(selection), _entries(before)
+        else:
+            now, then = dict.fromkeys(selection.names - before.names), dict.fromkeys(before.names - selection.names)
+        for name, fence in now.items() - then.items():
+            self._learn(name, fence, group)
+        for name, fence in then.items() - now.items():
+            self._forget(name, fence, group)
 
     def leave(self, session: Session) -> None:
         """Take `session` out of its group, and forget a group that nobody is in."""
@@ -159,21 +195,40 @@ class Groups:
         if not group.members:
             del self._groups[group.selection, group.framing]
             for name in group.selection.names:
-                self._forget(name, group)
+                self._forget(name, group.selection.fence_of(name), group)
 
-    def _learn(self, name: str, group: Group) -> None:
-        groups = self._by_name.setdefault(name, {})
-        if not groups and is_pattern(name):
+    def _learn(self, name: str, fence: Fence | None, group: Group) -> None:
+        if is_pattern(name) and name not in self._by_name and name not in self._fenced:
             self._patterns.add(name)
             self._found.clear()
-        groups[group] = None
+        if fence is None:
+            self._by_name.setdefault(name, {})[group] = None
+        else:
+            if self._fences is None:
+                assert self._make_fences is not None
+                self._fences = self._make_fences()
+            self._fences.add(fence)
+            self._fenced.setdefault(name, {}).setdefault(fence, {})[group] = None
 
-    def _forget(self, name: str, group: Group) -> None:
-        groups = self._by_name[name]
-        del groups[group]
-        if groups:
-            return
-        del self._by_name[name]
-        if is_pattern(name):
+    def _forget(self, name: str, fence: Fence | None, group: Group) -> None:
+        if fence is None:
+            _remove(self._by_name, name, group)
+        else:
+            assert self._fences is not None
+            self._fences.remove(fence)
+            _remove(self._fenced[name], fence, group)
+            if not self._fenced[name]:
+                del self._fenced[name]
+        if is_pattern(name) and name not in self._by_name and name not in self._fenced:
             self._patterns.remove(name)
             self._found.clear()
+
+
+def _entries(selection: Selection) -> dict[str, Fence | None]:
+    return {name: selection.fence_of(name) for name in selection.names}
+
+
+def _remove(groups: dict[K, dict[Group, None]], key: K, group: Group) -> None:
+    del groups[key][group]
+    if not groups[key]:
+        del groups[key]

@@ -15,9 +15,10 @@ from hub.event import Event
 from hub.fanout.batches import Batch
 from hub.page import ROOM, Page
 from hub.patterns import Matcher
-from hub.selection import Selection
+from hub.selection import Selection, admission
 
 _OVERHEAD = 300  # bytes that an event takes beside its JSON
+_GLANCE = 32  # bytes that an event counts for which lies outside of all fences: so much of a page's time it takes
 _SERIAL = itemgetter(0)
 _ID = attrgetter("id")
 
@@ -51,7 +52,7 @@ class Ring:
         serial = self._dropped + len(self._batches)
         self._batches.append((batch, events))
         for event in events:
-            self._bytes += len(event.json) + _OVERHEAD
+            self._bytes += _size(event)
             if (line := self._by_channel.get(event.channel)) is None:
                 line = self._by_channel[event.channel] = _Line()
             line.entries.append((serial, event))
@@ -63,7 +64,7 @@ class Ring:
         self._dropped += 1
         self.floor = batch.after
         for event in events:
-            self._bytes -= len(event.json) + _OVERHEAD
+            self._bytes -= _size(event)
             if not self._by_channel[event.channel].drop():
                 del self._by_channel[event.channel]
 
@@ -84,21 +85,26 @@ class Ring:
             last = self._serial(lambda batch: batch.before.snapshot.contains(end.snapshot)) - 1
         else:
             end, behind, last = upper, 0, None
-        visible = end.snapshot.sees
+        visible, admits = end.snapshot.sees, admission(selection)
         found: list[Event] = []
-        size, serial, whole = 0, first, 0  # `whole` of those found are of batches before that of `serial`
+        # `whole` of those found are of batches before that of `serial`, `passed` of those that were looked at
+        size, serial, looked, whole, passed = 0, first, 0, 0, 0
         for number, event in self._since(selection, first):
             if last is not None and number > last:
                 break
             if event.id <= behind or seen(event.xid) or not visible(event.xid):
                 continue
             if number != serial:
-                serial, whole = number, len(found)
-            found.append(event)
-            size += len(event.json)
+                serial, whole, passed = number, len(found), looked
+            looked += 1
+            if admits is None or admits(event):
+                found.append(event)
+                size += len(event.json)
+            else:
+                size += _GLANCE
             if last is None and size > ROOM:
                 batch = self._batches[serial - self._dropped][0]
-                if whole and batch.before.snapshot.contains(position.snapshot):
+                if passed and batch.before.snapshot.contains(position.snapshot):
                     return Page(sorted(found[:whole], key=_ID), batch.before)
                 if batch.after.snapshot.contains(position.snapshot):
                     last, end = serial, batch.after
@@ -106,7 +112,12 @@ class Ring:
         return _cut(found, position, end)
 
     def newest(self, selection: Selection, count: int) -> int | None:
-        """The id behind which the newest `count` events of `selection` lie; None where these are not all here."""
+        """The id behind which the newest `count` events of `selection` lie; None where these are not all here.
+
+        Of a selection with fences that is left to the log, which has an index of places.
+        """
+        if selection.fences:
+            return None
         recent = [self._by_channel[channel].newest(count) for channel in self._channels(selection)]
         ids = nlargest(count, (event.id for _, event in chain.from_iterable(recent)))
         return ids[-1] - 1 if len(ids) == count else None
@@ -136,6 +147,11 @@ class Ring:
             return [name for name in names if name in self._by_channel]
         matcher = Matcher(patterns)
         return [name for name in self._by_channel if name in names or matcher.find(name)]
+
+
+def _size(event: Event) -> int:
+    """Bytes that it takes; those of a place are about as many as it has in JSON."""
+    return len(event.json) * (1 if event.place is None else 2) + _OVERHEAD
 
 
 class _Line:

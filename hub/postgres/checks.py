@@ -38,6 +38,8 @@ async def examine(pooled: Target, direct: Target, sql: Path) -> AsyncIterator[Fi
         if await connection.fetchval("SELECT pg_catalog.to_regclass('hub.watched')") is not None:
             for finding in await _watched(connection):
                 yield finding
+        if (found := await _places(connection)) is not None:
+            yield found
     async for finding in selftest.ways(pooled, direct, durable=durable):
         yield finding
 
@@ -207,3 +209,21 @@ async def _watched(connection: Connection) -> list[Finding]:
     if well:
         return [*wrong, Finding("ok", "watch", f"{well} table{'s' * (well > 1)} watched")]
     return wrong
+
+
+async def _places(connection: Connection) -> Finding | None:
+    """Nothing is said where there is no PostGIS."""
+    row = await connection.fetchrow(
+        """
+        SELECT format('PostGIS %s in the schema %I', e.extversion, n.nspname) AS text,
+               to_regclass('hub.placed') IS NOT NULL AS made
+          FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+         WHERE e.extname = 'postgis'
+        """
+    )
+    if row is None:
+        return None
+    if row["made"]:
+        return Finding("ok", "places", row["text"])
+    text = f"{row['text']}, which no hub has made use of. If places are wanted, `pip install 'pghub[geo]'` there."
+    return Finding("warn", "places", text)

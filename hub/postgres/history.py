@@ -15,11 +15,13 @@ import asyncpg
 from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 from hub.page import Page
-from hub.postgres import moment, unseen, witnesses
+from hub.postgres import moment, witnesses
 from hub.postgres.acquired import FAILURES, PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
 from hub.postgres.log import FIRST
 from hub.postgres.past import page_of, rows_of, start_of
+from hub.postgres.places import Places
+from hub.postgres.source import Source
 from hub.postgres.tail import PLAN
 from hub.query import Query
 
@@ -51,19 +53,20 @@ class Export:
     _start: Cursor
     _end: Cursor
     _behind: int
+    _places: Places
 
     async def batches(self) -> AsyncGenerator[list[bytes]]:
         """The events as JSON, up to about 64 KB at a time. Raises CommandError when reading fails.
 
         Nothing is read ahead: who takes no more makes Postgres wait.
         """
-        statement, arguments = rows_of(self._query, self._start, self._end, self._behind)
+        statement, arguments = rows_of(self._query, self._start, self._end, self._behind, self._places.source)
         with _explained():
             cursor = await self._connection.cursor(statement, *arguments, timeout=_LONG)
         count = 10  # they may be large
         while True:
             with _explained():
-                batch = [unseen.read(row).json for row in await cursor.fetch(count, timeout=_LONG)]
+                batch = [self._places.read(row).json for row in await cursor.fetch(count, timeout=_LONG)]
             if not batch:
                 return
             yield batch
@@ -74,7 +77,7 @@ class Export:
 
         Postgres waits while `write` does. What that raises comes out of here; else CommandError when reading fails.
         """
-        statement, arguments = rows_of(self._query, self._start, self._end, self._behind, csv=True)
+        statement, arguments = rows_of(self._query, self._start, self._end, self._behind, self._places.source, csv=True)
         failures: list[BaseException] = []
 
         async def output(data: bytes) -> None:
@@ -104,10 +107,11 @@ class History:
     All methods raise CommandError: `bad_request` for a cursor that cannot be used, or `unavailable`.
     """
 
-    def __init__(self, pool: Pool, streams: Pool, *, patience: float = PATIENCE) -> None:
+    def __init__(self, pool: Pool, streams: Pool, *, patience: float = PATIENCE, places: Places | None = None) -> None:
         self._pool = pool
         self._streams = streams
         self._patience = patience
+        self._places = places or Places()
 
     async def page(self, query: Query) -> Page:
         """The oldest events of `query`, at least one if there is one, and the position to go on from."""
@@ -115,30 +119,31 @@ class History:
             with _explained():
                 async with _snapshot(connection):
                     query = replace(query, limit=query.limit or query.last or _PAGE)
-                    return await _page(connection, query)
+                    return await _page(connection, query, self._places)
 
     @asynccontextmanager
     async def open(self, query: Query) -> AsyncIterator[Export]:
         """All events of `query`."""
         async with (
             acquired(self._streams, self._patience) as connection,
-            opened(connection, query) as export,
+            opened(connection, query, self._places) as export,
         ):
             yield export
 
 
 @asynccontextmanager
-async def opened(connection: Connection, query: Query) -> AsyncIterator[Export]:
+async def opened(connection: Connection, query: Query, places: Places | None = None) -> AsyncIterator[Export]:
     """All events of `query` on a connection of its own."""
+    places = places or Places()
     with _explained(_POSTGRES):  # and not what comes from whoever reads
         async with _snapshot(connection):
             with _explained():
                 if connection.get_server_version().major >= 17:
                     await connection.execute("SET LOCAL transaction_timeout = 0")
                 start, end, gap = await _stands(connection, query)
-                behind = await _behind(connection, query, start, end)
+                behind = await _behind(connection, query, start, end, places.source)
             head = {} if query.limit else {"cursor": str(_done(query, end))}
-            yield Export(head | ({"gap": gap} if gap else {}), connection, query, start, end, behind)
+            yield Export(head | ({"gap": gap} if gap else {}), connection, query, start, end, behind, places)
 
 
 @asynccontextmanager
@@ -211,10 +216,10 @@ def _done(query: Query, end: Cursor) -> Cursor:
     return query.until if query.until is not None and query.until.finished == end else end
 
 
-async def _behind(connection: Connection, query: Query, start: Cursor, end: Cursor) -> int:
+async def _behind(connection: Connection, query: Query, start: Cursor, end: Cursor, source: Source) -> int:
     """An id that nothing lies before that is wanted."""
     if query.last is not None:
-        statement, arguments = start_of(query, start, end)
+        statement, arguments = start_of(query, start, end, source)
     elif query.since is not None:
         statement, arguments = FIRST, [str(start.snapshot), str(end.snapshot)]
     else:
@@ -223,24 +228,25 @@ async def _behind(connection: Connection, query: Query, start: Cursor, end: Curs
     return 0 if found is None else found - 1
 
 
-async def _page(connection: Connection, query: Query) -> Page:
+async def _page(connection: Connection, query: Query, places: Places) -> Page:
     start, end, gap = await _stands(connection, query)
     middle = start.finished if start.place else end
-    page = await _read(connection, query, start, middle)
+    page = await _read(connection, query, start, middle, places)
     if not page.events and middle.snapshot != end.snapshot:  # the way to where a place leads is done
-        page = await _read(connection, query, middle, end)
+        page = await _read(connection, query, middle, end, places)
     if page.position.place is None and page.position.snapshot == end.snapshot:
         page = replace(page, position=_done(query, end))
     return replace(page, gap=gap)
 
 
-async def _read(connection: Connection, query: Query, start: Cursor, end: Cursor) -> Page:
-    behind = start.place.id if start.place else await _behind(connection, query, start, end)
-    statement, arguments = page_of(query, start, end, behind)
+async def _read(connection: Connection, query: Query, start: Cursor, end: Cursor, places: Places) -> Page:
+    source = places.source
+    behind = start.place.id if start.place else await _behind(connection, query, start, end, source)
+    statement, arguments = page_of(query, start, end, behind, source)
     rows: Sequence[Any] = await connection.fetch(statement, *arguments, timeout=_TIMEOUT)
     whole = not rows or rows[0]["found"] == len(rows) < (query.limit or 0)
     position = end if whole else start.inside(end, rows[-1]["id"])
-    return Page([unseen.read(row) for row in rows], position)
+    return Page([places.read(row) for row in rows], position)
 
 
 @contextmanager

@@ -11,48 +11,71 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from hub import item
+from hub import fence, item
 from hub.errors import Code, CommandError, HubError, UncertainError
+from hub.item import Spot
 from hub.postgres.acquired import FAILURES
 from hub.postgres.connect import Connection
+from hub.postgres.places import Places
 from hub.postgres.publisher import is_silence, refusal
 
 Chunks: TypeAlias = "AsyncIterator[bytes]"
 Check: TypeAlias = "Callable[[Sequence[str]], Awaitable[None]]"
 
 COLUMNS: Final = ("channel", "payload", "tags")
+PLACE: Final = "place"
 _LONG: Final = 7 * 86_400.0  # seconds, for asyncpg would end it after its own: whoever sends bounds each wait
 _REMEMBERED: Final = 10_000  # channels
 _UNCERTAIN: Final = (
     "The connection to Postgres was lost at the end: all events may have been published, or none. See which before "
     "you try again."
 )
-_LINE: Final = re.compile(r"^COPY events, line (\d+)", re.MULTILINE)
+_LINE: Final = re.compile(r"^COPY (?:events|placed), line (\d+)", re.MULTILINE)
 
 
 async def copy_lines(
-    connection: Connection, chunks: Chunks, channel: str | None = None, check: Check | None = None
+    connection: Connection,
+    chunks: Chunks,
+    channel: str | None = None,
+    check: Check | None = None,
+    places: Places | None = None,
 ) -> int:
     """Publish all lines of NDJSON or none, each an event as hub/item.py reads it; returns how many.
+
+    Lines may have a place if the first one has; they take some five times as long.
 
     With a `channel` each line is a payload for it. All channels go through `check` before they are written to. Raises
     CommandError, whose field says which line is bad; and what `chunks` raises, which is to be a HubError: an OSError
     would pass for one of the connection.
     """
-    return await _copy(connection, _rows(chunks, channel, check), COLUMNS)
+    head, rest = await _begun(chunks)
+    spot = None
+    if channel is None and item.has_place(head.partition(b"\n")[0]):
+        places = places or Places()
+        places.needed()
+        spot = places.spot
+    columns = COLUMNS if spot is None else (*COLUMNS, PLACE)
+    return await _copy(connection, _rows(rest, channel, check, spot), columns)
 
 
 async def copy_csv(connection: Connection, chunks: Chunks) -> int:
     """The same for CSV, which goes to Postgres as it is; its first line names the columns it has, in their order.
 
-    A line is one of the file, the first one counts. `tags` are an array as Postgres writes it, `{a,b}`.
+    A line is one of the file, the first one counts. `tags` are an array as Postgres writes it, `{a,b}`, and `place` is
+    whatever PostGIS reads: WKT, EWKB in hexadecimal, GeoJSON.
     """
+    head, rest = await _begun(chunks)
+    return await _copy(connection, rest, _columns(head), format="csv", header=True)
+
+
+async def _begun(chunks: Chunks) -> tuple[bytes, Chunks]:
+    """What has the first line, if that is not too long, and then all."""
     head = b""
     async for chunk in chunks:
         head += chunk
         if b"\n" in chunk or len(head) > item.MAX_LINE:
             break
-    return await _copy(connection, _chained(head, chunks), _columns(head), format="csv", header=True)
+    return head, _chained(head, chunks)
 
 
 async def _copy(connection: Connection, source: Chunks, columns: Sequence[str], **form: Any) -> int:
@@ -64,7 +87,12 @@ async def _copy(connection: Connection, source: Chunks, columns: Sequence[str], 
                 await connection.execute("SET LOCAL transaction_timeout = 0")
             there = _while_there(connection, source, lost)
             status = await connection.copy_to_table(
-                "events", schema_name="hub", columns=columns, source=there, timeout=_LONG, **form
+                "placed" if PLACE in columns else "events",
+                schema_name="hub",
+                columns=columns,
+                source=there,
+                timeout=_LONG,
+                **form,
             )
             committing = True
     except FAILURES as error:
@@ -112,13 +140,13 @@ async def _first(source: Chunks, losing: asyncio.Task[Any]) -> bytes | None:
         raise
 
 
-async def _rows(chunks: Chunks, channel: str | None, check: Check | None) -> AsyncGenerator[bytes]:
+async def _rows(chunks: Chunks, channel: str | None, check: Check | None, spot: Spot | None) -> AsyncGenerator[bytes]:
     """What COPY is to read, about as much at a time as there comes in."""
     number, rest, checked = 0, b"", _Checked(check)
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         if lines:
-            rows = [_row(line, place, channel) for place, line in enumerate(lines, number + 1)]
+            rows = [_row(line, place, channel, spot) for place, line in enumerate(lines, number + 1)]
             await checked.see(rows, number + 1)
             yield b"".join(rows)
             number += len(lines)
@@ -126,7 +154,7 @@ async def _rows(chunks: Chunks, channel: str | None, check: Check | None) -> Asy
             message = f"The line has more than {item.MAX_LINE} bytes."
             raise CommandError(Code.TOO_LARGE, message, field=f"line {number + 1}")
     if rest:
-        last = _row(rest, number + 1, channel)
+        last = _row(rest, number + 1, channel, spot)
         await checked.see([last], number + 1)
         yield last
 
@@ -156,9 +184,9 @@ class _Checked:
         self._seen.update(new)
 
 
-def _row(line: bytes, number: int, channel: str | None) -> bytes:
+def _row(line: bytes, number: int, channel: str | None, spot: Spot | None) -> bytes:
     try:
-        return item.row(line, channel)
+        return item.row(line, channel, spot)
     except CommandError as error:
         name = "" if error.field is None or channel is not None else f"{error.field}: "
         raise CommandError(error.code, name + error.message, field=f"line {number}") from None
@@ -174,20 +202,25 @@ def _columns(head: bytes) -> list[str]:
     """Those that the first line names."""
     first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").rstrip("\r")
     names = next(csv.reader([first]), [])
-    if set(names) - set(COLUMNS) or len(set(names)) < len(names) or not {"channel", "payload"} <= set(names):
-        message = "The first line of a CSV file names its columns: channel, payload and, if there is one, tags."
+    if set(names) - {*COLUMNS, PLACE} or len(set(names)) < len(names) or not {"channel", "payload"} <= set(names):
+        message = "The first line of a CSV file names its columns: channel, payload and, if there are any, tags, place."
         raise CommandError(Code.BAD_REQUEST, message, field="line 1")
     return names
 
 
 def _explained(error: Exception) -> CommandError:
     match error:
+        case asyncpg.UndefinedTableError() if "hub.placed" in str(error):
+            return fence.unsupported(PLACE)
         case asyncpg.UndefinedTableError() | asyncpg.InvalidSchemaNameError():
             return CommandError(Code.NOT_FOUND, "This database has no durable log yet. Run `pghub migrate` on it.")
         case asyncpg.InsufficientPrivilegeError():
             message = f"{str(error).capitalize()}: GRANT USAGE ON SCHEMA hub and INSERT ON hub.events to this role."
             return CommandError(Code.FORBIDDEN, message)
-    found = refusal(error)
+        case asyncpg.InternalServerError() if "geometry" in str(error):  # PostGIS has no other class for such a text
+            found = CommandError(Code.BAD_PLACE, f"PostGIS cannot read the place: {error}.")
+        case _:
+            found = refusal(error)
     found.field = _line_of(error)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -13,10 +14,11 @@ import structlog
 from hub import patterns
 from hub.cursor import Cursor
 from hub.page import ROOM, Page
-from hub.postgres import unseen
 from hub.postgres.connect import Pool
+from hub.postgres.places import Places
+from hub.postgres.source import PLACED, PLAIN, Source
 from hub.postgres.witnesses import Witnesses
-from hub.selection import Selection
+from hub.selection import Selection, admission
 
 _ROWS: Final = 1_000  # of a page
 _WINDOW: Final = 20_000  # ids that one page looks at for patterns
@@ -30,38 +32,75 @@ _BETWEEN: Final = """
     id > $2 AND id <= $3 AND pg_visible_in_snapshot(xid, $5::text::pg_snapshot)
     AND NOT pg_visible_in_snapshot(xid, $4::text::pg_snapshot)
 """
+
+
 # Of a channel by the index on (channel, id), and by no other: hub/postgres/past.py says what `channel =` would lead to.
-_NAMED: Final = f"""
+def _named(source: Source) -> str:
+    return f"""
     SELECT of_channel.* FROM unnest($1::text[]) AS wanted (channel) CROSS JOIN LATERAL (
-        SELECT {_COLUMNS} FROM hub.events
+        SELECT {_COLUMNS}{source.also()} FROM {source.table} AS events
          WHERE (events.channel, events.id) > (wanted.channel, $2) AND events.channel <= wanted.channel AND {_BETWEEN}
          ORDER BY events.channel, id LIMIT {_ROWS}) AS of_channel
      ORDER BY id LIMIT {_ROWS}
 """  # noqa: S608 - made of constants, as all here
-_MATCHING: Final = f"""
-    SELECT {_COLUMNS} FROM hub.events
-     WHERE (channel = ANY($1::text[]) OR channel ~ $6::text) AND {_BETWEEN} ORDER BY id LIMIT {_ROWS}
+
+
+def _matching(source: Source, tables: str = "", further: str = "") -> str:
+    return f"""
+    SELECT {_COLUMNS}{source.also()} FROM {tables or f"{source.table} AS events"}
+     WHERE (channel = ANY($1::text[]) OR channel ~ $6::text) AND {_BETWEEN} {further}
+     ORDER BY events.id LIMIT {_ROWS}
 """  # noqa: S608
 
 
-def _page(rows: str) -> str:
+def _page(source: Source, rows: str) -> str:
     """The statement of a page: as many of `rows` as there is room for, and whether these were all."""
     return f"""
 /* replay page */
 {_NOW}
 SELECT now.generation, now.horizon, e.id, e.xid::text::bigint AS xid, e.channel, e.payload::text, e.tags,
-       e.published_at, e.found < {_ROWS} AND e.bytes <= {ROOM} AS whole
+       e.published_at{source.also("e.")}, e.found < {_ROWS} AND e.bytes <= {ROOM} AS whole
   FROM now LEFT JOIN LATERAL (
-    SELECT *, count(*) OVER () AS found, sum(pg_column_size(payload)) OVER () AS bytes,
-           sum(pg_column_size(payload)) OVER (ORDER BY id) AS upto, row_number() OVER (ORDER BY id) AS place
+    SELECT *, count(*) OVER () AS found, sum({source.size}) OVER () AS bytes,
+           sum({source.size}) OVER (ORDER BY id) AS upto, row_number() OVER (ORDER BY id) AS number
       FROM ({rows}) AS found
-  ) AS e ON e.place = 1 OR e.upto <= {ROOM}
+  ) AS e ON e.number = 1 OR e.upto <= {ROOM}
  ORDER BY e.id
 """  # noqa: S608
 
 
-_PAGE_NAMED: Final = _page(_NAMED)
-_PAGE_MATCHING: Final = _page(_MATCHING)
+_PAGE_NAMED: Final = _page(PLAIN, _named(PLAIN))
+_PAGE_NAMED_PLACED: Final = _page(PLACED, _named(PLACED))
+_PAGE_MATCHING: Final = _page(PLAIN, _matching(PLAIN))
+_PAGE_MATCHING_PLACED: Final = _page(PLACED, _matching(PLACED))
+
+
+@cache
+def _page_fenced(home: str) -> str:
+    """Of those that are near one of the fences. Which are inside is for the fences to say, here and in the ring.
+
+    OFFSET 0 has the place of each event of the window looked up; else Postgres would look through all places there are.
+    """
+    shapes = f"ARRAY(SELECT {home}.st_geomfromewkb(shape) FROM unnest($7::bytea[]) AS fence (shape))"  # noqa: S608
+    tables = """hub.events AS events CROSS JOIN LATERAL (
+        SELECT place FROM hub.places AS p WHERE p.xid = events.xid AND p.id = events.id OFFSET 0) AS its"""
+    return _page(PLACED, _matching(PLACED, tables, f"AND place OPERATOR({home}.&&) ANY ({shapes})"))
+
+
+@cache
+def _newest_fenced(home: str) -> str:
+    fence = f"{home}.st_geomfromewkb($5::bytea)"
+    return f"""
+/* replay newest */
+SELECT min(id) AS id, count(*) AS found FROM (
+    SELECT id FROM hub.placed
+     WHERE (channel = ANY($1::text[]) OR channel ~ $4::text)
+       AND pg_visible_in_snapshot(xid, $2::text::pg_snapshot)
+       AND place OPERATOR({home}.&&) {fence} AND {home}.st_intersects(place, {fence})
+     ORDER BY id DESC LIMIT $3) AS newest
+"""  # noqa: S608
+
+
 FIRST: Final = """
 /* replay first */
 SELECT min(id) FROM (
@@ -106,9 +145,10 @@ class Log:
     lost one hub come back with one cursor. All methods raise OSError while the log cannot be read.
     """
 
-    def __init__(self, pool: Pool, *, fresh: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pool: Pool, *, fresh: Callable[[], Awaitable[None]], places: Places | None = None) -> None:
         self._pool = pool
         self._fresh = fresh
+        self._places = places or Places()
         self._asked: dict[Hashable, asyncio.Task[Any]] = {}
         self._pages: OrderedDict[Hashable, Page] = OrderedDict()
         self._witnesses = Witnesses(self._fetch)
@@ -121,7 +161,7 @@ class Log:
     async def page(self, selection: Selection, position: Cursor, upper: Cursor) -> Page:
         """The next page of `selection` behind `position`: inside it if it is a place, else on the way to `upper`."""
         end = position.finished if position.place else upper
-        key = selection.names, position, end
+        key = selection.names, selection.fences, position, end
         if (known := self._pages.get(key)) is not None:
             return known
         page = await self._once(key, self._read(selection, position, end))
@@ -136,7 +176,8 @@ class Log:
 
     async def newest(self, selection: Selection, count: int, upper: Cursor) -> int:
         """The id behind which the newest `count` events of `selection` lie that `upper` sees; 0 where it has fewer."""
-        return await self._once((selection.names, count, upper), self._find_newest(selection, count, upper))
+        key = selection.names, selection.fences, count, upper
+        return await self._once(key, self._find_newest(selection, count, upper))
 
     async def _once(self, key: Hashable, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, or of the same work that is under way. Whoever is cancelled disturbs no other."""
@@ -162,16 +203,11 @@ class Log:
             first = await self._fetch(FIRST, *snapshots, timeout=_LONG)
             behind = (first[0]["min"] or 1) - 1
         last = (await self._fetch(_LAST))[0]["max"] or 0
-        names = list(selection.channels)
-        if selection.patterns:
-            regex = patterns.union(selection.patterns)
-            last_here = min(last, behind + _WINDOW)
-            rows = await self._fetch(_PAGE_MATCHING, names, behind, last_here, *snapshots, regex)
-        else:
-            last_here = last
-            rows = await self._fetch(_PAGE_NAMED, names, behind, last, *snapshots)
+        last_here = min(last, behind + _WINDOW) if selection.patterns or selection.fences else last
+        statement, further = self._statement(selection)
+        rows = await self._fetch(statement, list(selection.channels), behind, last_here, *snapshots, *further)
         found = [row for row in rows if row["id"] is not None]
-        events = [unseen.read(row) for row in found]
+        events = list(filter(admission(selection) or bool, map(self._places.read, found)))
         if found and not found[0]["whole"]:
             there = position.inside(end, found[-1]["id"])
         elif last_here < last:
@@ -180,12 +216,32 @@ class Log:
             there = end
         return Page(events, there, rows[0]["horizon"])
 
+    def _statement(self, selection: Selection) -> tuple[str, list[Any]]:
+        """The one that has a page of `selection`, and what it is told beside names, ids and snapshots."""
+        choose, home = self._places.choose, self._places.home
+        fences = selection.wholly_fenced
+        if fences and home is not None:
+            return _page_fenced(home), [_regex(selection), [fence.wkb for fence in fences]]
+        if selection.patterns or selection.fences:
+            return choose(_PAGE_MATCHING, _PAGE_MATCHING_PLACED), [_regex(selection)]
+        return choose(_PAGE_NAMED, _PAGE_NAMED_PLACED), []
+
     async def _find_newest(self, selection: Selection, count: int, upper: Cursor) -> int:
+        if selection.fences:
+            return await self._find_newest_fenced(selection, count, upper)
         names = selection.channels
         if selection.patterns:
             found = await self._fetch(_CHANNELS, patterns.union(selection.patterns), timeout=_LONG)
             names |= {row["channel"] for row in found}
         row = (await self._fetch(_NEWEST, list(names), str(upper.snapshot), count, timeout=_LONG))[0]
+        return row["id"] - 1 if row["found"] == count else 0
+
+    async def _find_newest_fenced(self, selection: Selection, count: int, upper: Cursor) -> int:
+        if self._places.home is None:
+            return 0
+        fence = next(iter(selection.fences))[1]  # they are one, that of a subscribe
+        arguments = list(selection.channels), str(upper.snapshot), count, _regex(selection), fence.wkb
+        row = (await self._fetch(_newest_fenced(self._places.home), *arguments, timeout=_LONG))[0]
         return row["id"] - 1 if row["found"] == count else 0
 
     async def _fetch(self, statement: str, *arguments: object, timeout: float = _TIMEOUT) -> list[Any]:
@@ -196,3 +252,8 @@ class Log:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError) as error:
             log.warning("log_unreadable", error=str(error) or type(error).__name__)
             raise ConnectionError(str(error)) from error
+
+
+def _regex(selection: Selection) -> str | None:
+    """That of all patterns; where there are none, null, which no channel matches."""
+    return patterns.union(selection.patterns) if selection.patterns else None

@@ -14,7 +14,7 @@ from hub.snapshot import NOTHING
 
 NOW: Final = """
 WITH now AS MATERIALIZED (
-    SELECT pg_current_snapshot() AS snapshot, generation, era, horizon::text::bigint AS horizon FROM hub.log)"""
+    SELECT pg_current_snapshot() AS snapshot, generation, era, horizon::text::bigint AS horizon, places FROM hub.log)"""
 """How a statement on the log begins: all that follows sees exactly what `now.snapshot` does."""
 GREATEST: Final = """
     SELECT xid::text::bigint AS xid, id, published_at FROM hub.events ORDER BY events.xid DESC, id DESC LIMIT 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any, Final, NamedTuple, NoReturn
 
 import asyncpg
@@ -12,8 +13,10 @@ import orjson
 import structlog
 
 from hub.errors import Code, CommandError, UncertainError
+from hub.fence import Place
 from hub.postgres.acquired import PATIENCE, acquired
 from hub.postgres.connect import Connection, Pool
+from hub.postgres.places import Places
 
 _BATCH: Final = 1_000
 _BATCH_BYTES: Final = 4 << 20
@@ -38,6 +41,21 @@ SELECT CASE WHEN item.key IS NULL THEN hub.publish(item.channel, item.payload::j
   FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
                WITH ORDINALITY AS given (channel, payload, tags, key, place) ORDER BY place) AS item
 """  # noqa: S608
+
+
+@cache
+def publish_placed(home: str) -> str:
+    """The same with places, where PostGIS lives in `home`. An event that was published before keeps its own."""
+    return f"""
+/* publish */
+SELECT hub.put_place(CASE WHEN item.key IS NULL THEN hub.publish(item.channel, item.payload::jsonb, {_TAGS})
+                          ELSE hub.publish_once(item.channel, item.payload::jsonb, item.key, {_TAGS}) END,
+                     item.spot) AS id
+  FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::{home}.geometry[])
+               WITH ORDINALITY AS given (channel, payload, tags, key, spot, place) ORDER BY place) AS item
+"""  # noqa: S608
+
+
 ITEMS_FAULTS: Final = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -63,10 +81,11 @@ class _Item(NamedTuple):
     payload: str
     tags: str = "[]"
     key: str | None = None
+    place: Place | None = None
 
     @property
     def size(self) -> int:
-        return len(self.payload) + len(self.tags)
+        return len(self.payload) + len(self.tags) + (0 if self.place is None else len(self.place.wkb))
 
 
 class Publisher:
@@ -75,10 +94,10 @@ class Publisher:
     Waits up to `patience` seconds for a connection, and ten for the answer.
     """
 
-    def __init__(self, pool: Pool, *, patience: float = PATIENCE) -> None:
+    def __init__(self, pool: Pool, *, patience: float = PATIENCE, places: Places | None = None) -> None:
         self._pool = pool
         self._notifies = _Lane(pool, patience, _notify, _once_each)
-        self._inserts = _Lane(pool, patience, _insert, list)
+        self._inserts = _Lane(pool, patience, partial(_insert, places or Places()), list)
 
     def __repr__(self) -> str:
         return f"<Publisher notifies={len(self._notifies.queue)} inserts={len(self._inserts.queue)}>"
@@ -96,13 +115,19 @@ class Publisher:
         return self._notifies.put(_Item(_future(), channel, payload))
 
     def publish(
-        self, channel: str, payload: str, tags: Sequence[str] = (), key: str | None = None
+        self,
+        channel: str,
+        payload: str,
+        tags: Sequence[str] = (),
+        key: str | None = None,
+        *,
+        place: Place | None = None,
     ) -> asyncio.Future[int | None]:
         """Queue an event for the log. The future has its id after the commit; otherwise as `notify`.
 
         A `key` that was used within 24 hours gives the id of then.
         """
-        return self._inserts.put(_Item(_future(), channel, payload, orjson.dumps(tags).decode(), key))
+        return self._inserts.put(_Item(_future(), channel, payload, orjson.dumps(tags).decode(), key, place))
 
     async def prove(self, channel: str) -> None:
         """Send an empty NOTIFY on `channel`, by the way that all others take."""
@@ -180,12 +205,12 @@ class _Lane:
         try:
             async with acquired(self._pool, self._patience) as connection, asyncio.timeout(_TIMEOUT):
                 ids = await self._publish(connection, batch)
-        except CommandError as error:  # there is no connection
-            log.warning("publish_failed", events=len(batch), error=error.message)
-            for item in batch:
-                _finish(item, error=CommandError(error.code, error.message))
-        except ITEMS_FAULTS as error:
-            if len(batch) > 1:
+        except (CommandError, *ITEMS_FAULTS) as error:
+            if isinstance(error, CommandError) and error.code is Code.UNAVAILABLE:  # there is no connection
+                log.warning("publish_failed", events=len(batch), error=error.message)
+                for item in batch:
+                    _finish(item, error=CommandError(error.code, error.message))
+            elif len(batch) > 1:
                 for item in batch:
                     await self._send([item])
             else:
@@ -222,10 +247,14 @@ async def _notify(connection: Connection, batch: list[_Item]) -> list[None]:
     return [None] * len(batch)
 
 
-async def _insert(connection: Connection, batch: list[_Item]) -> list[int]:
+async def _insert(places: Places, connection: Connection, batch: list[_Item]) -> list[int]:
     columns = [item.channel for item in batch], [item.payload for item in batch], [item.tags for item in batch]
-    if any(item.key is not None for item in batch):
-        rows = await connection.fetch(PUBLISH, *columns, [item.key for item in batch])
+    keys = [item.key for item in batch]
+    spots = [item.place for item in batch]
+    if any(spot is not None for spot in spots):
+        rows = await connection.fetch(publish_placed(places.needed()), *columns, keys, spots)
+    elif any(key is not None for key in keys):
+        rows = await connection.fetch(PUBLISH, *columns, keys)
     else:
         rows = await connection.fetch(_INSERT, *columns)
     return [row["id"] for row in rows]
@@ -234,6 +263,8 @@ async def _insert(connection: Connection, batch: list[_Item]) -> list[int]:
 def refusal(error: Exception) -> CommandError:
     """What the one who published it is told."""
     match error:
+        case CommandError():
+            return error
         case asyncpg.CheckViolationError() if getattr(error, "constraint_name", "") in ("payload_fits", "tags_fit"):
             return CommandError(Code.TOO_LARGE, "`payload` or `tags` is over the limit, as Postgres writes it.")
         case asyncpg.DataError() | asyncpg.IntegrityConstraintViolationError() | asyncpg.ProgramLimitExceededError():

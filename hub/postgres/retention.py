@@ -18,6 +18,7 @@ from typing import Final, NoReturn, cast
 import structlog
 
 from hub.postgres.connect import Connection, Pool
+from hub.postgres.places import Places
 
 _BATCH: Final = 5_000
 _KEYS: Final = timedelta(hours=24)
@@ -46,7 +47,10 @@ SELECT avg(190 + 2 * pg_column_size(channel) + pg_column_size(tags)
   FROM hub.events TABLESAMPLE SYSTEM ($1)
 """
 # Another hub that is at it holds the row; then this one lets it be.
-_LOCK: Final = "SELECT horizon::text::bigint AS horizon FROM hub.log FOR UPDATE SKIP LOCKED"
+_LOCK: Final = """
+SELECT horizon::text::bigint AS horizon, to_regclass('hub.places') IS NOT NULL AS places
+  FROM hub.log FOR UPDATE SKIP LOCKED
+"""
 # The first transaction of which something is among the newest events.
 _KEPT: Final = "SELECT xid::text::bigint FROM hub.events ORDER BY events.xid DESC, id DESC OFFSET $1 - 1 LIMIT 1"
 _OLDEST: Final = f"""
@@ -59,6 +63,10 @@ SELECT xid::text::bigint AS xid, count(*) AS events, bool_and(published_at < clo
  GROUP BY events.xid ORDER BY events.xid LIMIT {_BATCH}
 """  # noqa: S608 - made of constants
 _DELETE: Final = "/* retention delete */ DELETE FROM hub.events WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8"
+_DELETE_PLACES: Final = """
+/* retention delete places */
+DELETE FROM hub.places WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8
+"""
 _RAISE: Final = "UPDATE hub.log SET horizon = $1::text::xid8"
 _FORGET_KEYS: Final = """
 DELETE FROM hub.keys WHERE key IN (SELECT key FROM hub.keys WHERE used_at < now() - $1::interval LIMIT 5000)
@@ -76,12 +84,14 @@ class Keep:
     size: int | None = None
 
 
-async def run(pool: Pool, keep: Keep, *, interval: float = 60.0) -> NoReturn:
-    """Apply retention every `interval` seconds, until cancelled."""
+async def run(pool: Pool, keep: Keep, *, interval: float = 60.0, places: Places | None = None) -> NoReturn:
+    """Apply retention every `interval` seconds, until cancelled. PostGIS is looked for as often, for `places`."""
     while True:
         await asyncio.sleep(interval)
         try:
             async with pool.acquire() as connection:
+                if places is not None:
+                    await places.look(cast("Connection", connection))
                 gone = 0
                 async for deleted in apply(cast("Connection", connection), keep):
                     gone += deleted
@@ -130,9 +140,10 @@ async def _delete_all(connection: Connection, age: timedelta | None, count: int 
 
 
 async def _delete(connection: Connection, age: timedelta | None, count: int | None) -> int:
-    horizon = await connection.fetchval(_LOCK)
-    if horizon is None:
+    locked = await connection.fetchrow(_LOCK)
+    if locked is None:
         return 0
+    horizon = locked["horizon"]
     kept = None if count is None else await connection.fetchval(_KEPT, count, timeout=_TIMEOUT)
     events, upto = 0, 0
     for row in await connection.fetch(_OLDEST, str(horizon), age or timedelta(0), timeout=_TIMEOUT):
@@ -143,5 +154,7 @@ async def _delete(connection: Connection, age: timedelta | None, count: int | No
         upto = row["xid"]
     if upto:
         await connection.execute(_DELETE, str(horizon), str(upto), timeout=_TIMEOUT)
+        if locked["places"]:
+            await connection.execute(_DELETE_PLACES, str(horizon), str(upto), timeout=_TIMEOUT)
         await connection.execute(_RAISE, str(upto + 1))
     return events

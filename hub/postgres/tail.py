@@ -20,6 +20,7 @@ from hub.event import Event
 from hub.postgres import moment, unseen
 from hub.postgres.connect import Connection
 from hub.postgres.moment import STANDS
+from hub.postgres.places import Places
 
 PLAN: Final = {
     "enable_seqscan": "off",
@@ -66,7 +67,8 @@ class Tail:
     """Keeps `sink` up to date with the log, through lost connections.
 
     `connect` makes its connection. It reads every `interval` seconds at the longest; after `quiet_after` seconds
-    without an event it falls asleep, as long as `hears` says that a ring on BELL would reach `wake`.
+    without an event it falls asleep, as long as `hears` says that a ring on BELL would reach `wake`. `places` follows
+    the log by it.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Tail:
         hears: Callable[[], bool],
         interval: float = 0.02,
         quiet_after: float = 5.0,
+        places: Places | None = None,
     ) -> None:
         self._connect = connect
         self._sink = sink
         self._hears = hears
         self._interval = interval
         self._quiet_after = quiet_after
+        self._places = places or Places()
         self._position: Cursor | None = None
         self._floor: Cursor | None = None  # the last that was noted
         self._horizon = 0  # the log's, at the last read
@@ -149,7 +153,9 @@ class Tail:
             if connection.get_server_version().major >= 17:
                 await connection.execute("SET transaction_timeout = 0")
             known = self._position
-            if await moment.arrive(connection, known) and known is not None:
+            arrived = await moment.arrive(connection, known)
+            await self._places.follow(connection, await self._places.look(connection))
+            if arrived and known is not None:
                 self._raw, self._horizon = str(known.snapshot), 0
             else:
                 await self._start(connection, self._sink.start if known is None else self._sink.restart)
@@ -248,9 +254,12 @@ class Tail:
         return found
 
     async def _read(self, connection: Connection) -> bool:
-        rows = await connection.fetch(unseen.READ, self._raw, timeout=_TIMEOUT)
+        rows = await connection.fetch(self._places.choose(unseen.READ, unseen.READ_PLACED), self._raw, timeout=_TIMEOUT)
         first, position = rows[0], self._position
         assert position is not None
+        if self._places.are_news(first["places"]):
+            await self._places.follow(connection, first["places"])
+            return await self._read(connection)
         if first["horizon"] != self._horizon:
             self._horizon = first["horizon"]
             if self._horizon > snapshot.parse(self._raw).xmin:  # the next connection finds that, and starts again
@@ -271,7 +280,7 @@ class Tail:
         newest = moment.witness(max(rows, key=lambda row: row["xid"]))
         if position.witness is not None and position.witness.xid > newest.xid:
             newest = position.witness
-        self._sink.sink([unseen.read(row) for row in rows], self._go_to(first, position, newest))
+        self._sink.sink([self._places.read(row) for row in rows], self._go_to(first, position, newest))
         return True
 
     async def _jump(self, connection: Connection, position: Cursor) -> None:
@@ -290,9 +299,9 @@ class Tail:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             row = await connection.fetchrow(STANDS, timeout=_LONG)
             assert row is not None, "hub.log is empty"
-            rows = await connection.fetch(unseen.NEWEST, timeout=_LONG)
+            rows = await connection.fetch(self._places.choose(unseen.NEWEST, unseen.NEWEST_PLACED), timeout=_LONG)
         self._raw, self._horizon, self._position = row["snapshot"], row["horizon"], moment.position(row)
-        floor, events = unseen.newest(rows, self._position, moment.beginning(row))
+        floor, events = unseen.newest(rows, self._position, moment.beginning(row), self._places.read)
         start(floor, events, self._position)
         self.connected, self.looked_at = True, time.monotonic()
         self._started.set()

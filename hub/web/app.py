@@ -65,9 +65,12 @@ class Web:
             authority,
             max_body=ports.limits.frame,
             stall_timeout=ports.stall_timeout,
+            geometry=ports.geometry,
         )
         self.app.router.add_routes(posts.routes())
-        events = Events(ports.past, self._sse.serve, authority, stall_timeout=ports.stall_timeout)
+        events = Events(
+            ports.past, self._sse.serve, authority, stall_timeout=ports.stall_timeout, geometry=ports.geometry
+        )
         self.app.router.add_routes(events.routes())
         self.app.router.add_routes(Channels(ports.fanout, authority).routes())
         self.app.router.add_routes(Sessions(ports.roster, ports.fanout, authority).routes())
@@ -156,7 +159,7 @@ class Web:
             session=name,
             auth=auth,
             heartbeat=self._ports.heartbeat,
-            features=["log", "publish"],
+            features=["log", "publish", *(["geo"] if self._ports.geometry() else [])],
             limits={
                 "frame": limits.frame,
                 "payload": protocol.MAX_PAYLOAD,

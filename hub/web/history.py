@@ -16,12 +16,13 @@ from aiohttp import hdrs, web
 
 from hub import query
 from hub.errors import Code, CommandError
+from hub.fence import Geometry
 from hub.grants import ALL
 from hub.page import Page
 from hub.query import Query
 from hub.web.accept import agree, chunkable
 from hub.web.authority import Authority
-from hub.web.ports import Exporting, Past
+from hub.web.ports import Exporting, Geography, Past, no_geography
 from hub.web.reader import Reader
 from hub.web.refusal import RequestError, refuse
 
@@ -49,8 +50,10 @@ class Events:
         authority: Authority,
         *,
         stall_timeout: float,
+        geometry: Geography = no_geography,
     ) -> None:
         self._past = past
+        self._geometry = geometry
         self._live = live
         self._authority = authority
         self._stall_timeout = stall_timeout
@@ -64,7 +67,7 @@ class Events:
             if kind == _LIVE:
                 return await self._live(request)
             grants = self._authority.of(request)
-            asked = _asked(request, limit=_MOST if kind == _PAGE else _ALL)
+            asked = _asked(request, limit=_MOST if kind == _PAGE else _ALL, geometry=self._geometry())
             await self._authority.check(grants, "subscribe", asked.selection.names or (ALL,))
             if kind == _PAGE:
                 body = _body(await self._past.page(asked))
@@ -100,13 +103,13 @@ class Events:
         return response
 
 
-def _asked(request: web.Request, *, limit: int) -> Query:
+def _asked(request: web.Request, *, limit: int, geometry: Geometry | None) -> Query:
     text = request.rel_url.raw_query_string
     try:
         parameters = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=2_000)
     except ValueError:
         raise RequestError(400, Code.BAD_REQUEST, "The parameters are no UTF-8, or far too many.") from None
-    return query.parse(parameters, limit=limit)
+    return query.parse(parameters, limit=limit, geometry=geometry)
 
 
 def _body(page: Page) -> bytes:

@@ -69,7 +69,8 @@ _REFUSALS: Final = {
 _READ: Final = {
     "operationId": "readEvents",
     "summary": "The log: a page of it, all of it as a stream, or live.",
-    "description": "With text/event-stream: `channel`, `since`, `last` and `ephemeral` only, `channel` at least once.",
+    "description": "With text/event-stream: `channel`, `since`, `last`, `ephemeral` and a fence only, `channel` at "
+    "least once. A fence is one of `within`, `bbox` and `near`.",
     "parameters": [
         _parameter(
             "channel", "A channel or pattern.", array_of(TEXT, maxItems=query.MOST_CHANNELS), example=["orders"]
@@ -81,6 +82,9 @@ _READ: Final = {
         _parameter("to", "Published earlier.", TIME),
         _parameter("last", "The newest so many.", {"type": "integer", "minimum": 1, "maximum": query.MOST_LAST}),
         _parameter("limit", "So many at the most.", {"type": "integer", "minimum": 1}),
+        _parameter("within", "Only what happened inside this polygon, as GeoJSON.", TEXT),
+        _parameter("bbox", "The same: west,south,east,north in degrees.", TEXT),
+        _parameter("near", "The same: longitude,latitude,meters.", TEXT),
         _parameter("ephemeral", "Live only: whether NOTIFYs come too.", {"type": "boolean"}),
         _parameter("Last-Event-ID", "Live only: goes before `since` and `last`.", TEXT, "header"),
     ],

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hub import protocol
+from hub import fence, protocol
 from hub.errors import Code, CommandError
 from hub.fanout.sessions import Session
-from hub.web.ports import Publishing
+from hub.web.ports import Geography, Publishing, no_geography
 
 
 class Outbox:
     """Publishes through `publisher`, and answers to `session`; at most `most` are under way at a time."""
 
-    __slots__ = ("_fewer", "_most", "_outstanding", "_publisher", "_session")
+    __slots__ = ("_fewer", "_geometry", "_most", "_outstanding", "_publisher", "_session")
 
-    def __init__(self, publisher: Publishing, session: Session, most: int) -> None:
+    def __init__(self, publisher: Publishing, session: Session, most: int, geometry: Geography = no_geography) -> None:
+        self._geometry = geometry
         self._publisher = publisher
         self._session = session
         self._most = most
@@ -25,13 +26,14 @@ class Outbox:
 
     async def put(self, command: protocol.Publish, payload: str) -> None:
         """Hand the event over; the reply comes after the commit, while the next commands are read."""
+        place = fence.placed(command.place, self._geometry())
         while self._outstanding >= self._most:
             self._fewer = asyncio.get_running_loop().create_future()
             await self._fewer
         await self._publisher.room()
         future: asyncio.Future[Any]
         if command.durable:
-            future = self._publisher.publish(command.channel, payload, command.tags, command.key)
+            future = self._publisher.publish(command.channel, payload, command.tags, command.key, place=place)
         else:
             future = self._publisher.notify(command.channel, payload)
         self._outstanding += 1

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 from hub.errors import CommandError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.fence import Geometry, Place
 from hub.grants import Grants
 from hub.item import Item
 from hub.page import Page
@@ -33,7 +34,7 @@ class Publishing(Protocol):
     async def room(self) -> None: ...
     def notify(self, channel: str, payload: str) -> asyncio.Future[None]: ...
     def publish(
-        self, channel: str, payload: str, tags: Sequence[str], key: str | None
+        self, channel: str, payload: str, tags: Sequence[str], key: str | None, *, place: Place | None
     ) -> asyncio.Future[int | None]: ...
 
 
@@ -79,6 +80,16 @@ class Past(Protocol):
 
     async def page(self, query: Query) -> Page: ...
     def open(self, query: Query) -> AbstractAsyncContextManager[Exporting]: ...
+
+
+class Geography(Protocol):
+    """Tells whether there are places now, and who knows geometry then."""
+
+    def __call__(self) -> Geometry | None: ...
+
+
+def no_geography() -> None:
+    """There are none."""
 
 
 class Verifying(Protocol):
@@ -138,6 +149,7 @@ class Ports:
     heartbeat: float
     stall_timeout: float
     compression: bool = False
+    geometry: Geography = no_geography
     tokens: Verifying | None = None
     authorizing: Authorizing | None = None
     auth_timeout: float = 10.0

@@ -15,12 +15,12 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError, HttpVersion11
 
-from hub import item
+from hub import fence, item
 from hub.errors import Code, CommandError
 from hub.grants import LEEWAY, Grants
 from hub.item import Item
 from hub.web.authority import BAD, Authority, forbidden
-from hub.web.ports import Posting, Publishing
+from hub.web.ports import Geography, Posting, Publishing, no_geography
 from hub.web.refusal import RequestError, body_of, refuse, status_of
 
 KEY: Final = "Idempotency-Key"
@@ -47,7 +47,9 @@ class Posts:
         *,
         max_body: int,
         stall_timeout: float,
+        geometry: Geography = no_geography,
     ) -> None:
+        self._geometry = geometry
         self._publisher = publisher
         self._posting = posting
         self._authority = authority
@@ -87,9 +89,9 @@ class Posts:
     async def _one(self, body: bytes, grants: Grants, *, atomic: bool, key: str | None) -> web.Response:
         if not atomic:
             raise RequestError(400, Code.BAD_REQUEST, "atomic=false is for arrays.", "atomic")
-        event = _keyed(item.one(body), key)
+        event = _keyed(self._read(body), key)
         await self._authority.check(grants, "publish", (event.channel,))
-        future = self._publisher.publish(event.channel, event.text, event.tags, event.key)
+        future = self._publisher.publish(event.channel, event.text, event.tags, event.key, place=event.place)
         await asyncio.wait((future,))
         if future.cancelled():
             raise CommandError(Code.UNAVAILABLE, "The hub is going away; the event may have been published or not.")
@@ -99,7 +101,7 @@ class Posts:
         items = []
         for place, data in enumerate(item.several(body)):
             try:
-                items.append(_keyed(item.one(data), key, place))
+                items.append(_keyed(self._read(data), key, place))
             except CommandError as error:
                 field = f"[{place}]" if error.field is None else f"[{place}].{error.field}"
                 raise CommandError(error.code, error.message, field=field) from None
@@ -115,7 +117,7 @@ class Posts:
         found: list[Item | CommandError] = []
         for place, data in enumerate(item.several(body)):
             try:
-                found.append(_keyed(item.one(data), key, place))
+                found.append(_keyed(self._read(data), key, place))
             except CommandError as error:
                 found.append(error)
         found = await self._permitted(found, grants)
@@ -123,6 +125,12 @@ class Posts:
         published = iter(await self._posting.publish_each(good) if good else ())
         ends = [next(published) if isinstance(each, Item) else each for each in found]
         return web.json_response({"results": [_result(end) for end in ends]}, status=207)
+
+    def _read(self, data: bytes) -> Item:
+        event = item.one(data)
+        if event.place is None:
+            return event
+        return msgspec.structs.replace(event, place=fence.placed(event.place, self._geometry()))
 
     async def _permitted(self, found: list[Item | CommandError], grants: Grants) -> list[Item | CommandError]:
         """With a refusal in the place of each event whose channel is not granted."""

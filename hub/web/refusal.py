@@ -15,7 +15,8 @@ _RETRY_AFTER: Final = "1"  # seconds
 _STATUS: Final = {
     Code.BAD_REQUEST: 400,
     Code.BAD_CHANNEL: 400,
-    Code.UNSUPPORTED: 415,
+    Code.BAD_PLACE: 400,
+    Code.UNSUPPORTED: 400,
     Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
     Code.NOT_FOUND: 404,

@@ -28,6 +28,8 @@ TAGS: Final = array_of(TEXT, maxItems=query.MOST_TAGS)
 TIME: Final = {"type": "string", "format": "date-time"}
 NUMBER_OR_NULL: Final = {"type": ["integer", "null"]}
 ANYTHING: Final = {"description": "Any JSON.", "x-max-bytes": protocol.MAX_PAYLOAD}
+GEOMETRY: Final = {"type": "object", "description": "A geometry of GeoJSON, in longitude and latitude."}
+GEOMETRY_OR_NULL: Final = GEOMETRY | {"type": ["object", "null"]}
 KEY: Final = {"type": "string", "minLength": 1, "maxLength": 255}
 KEY_OR_NULL: Final = KEY | {"type": ["string", "null"]}
 
@@ -43,9 +45,17 @@ SCHEMAS: Final = {
         ),
     ),
     "Event": record(
-        "channel id at payload tags", channel=CHANNEL, id=NUMBER_OR_NULL, at=TIME, payload=ANYTHING, tags=TAGS
+        "channel id at payload tags",
+        channel=CHANNEL,
+        id=NUMBER_OR_NULL,
+        at=TIME,
+        payload=ANYTHING,
+        tags=TAGS,
+        place=GEOMETRY,
     ),
-    "Item": record("channel payload", channel=CHANNEL, payload=ANYTHING, tags=TAGS, key=KEY_OR_NULL)
+    "Item": record(
+        "channel payload", channel=CHANNEL, payload=ANYTHING, tags=TAGS, key=KEY_OR_NULL, place=GEOMETRY_OR_NULL
+    )
     | {"additionalProperties": False},
     "Session": record(
         "id address kind since subject channels subscriptions position buffer lag deliveries",

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import WSMsgType
 
-from hub import channels, errors, protocol
+from hub import channels, errors, fence, protocol
 from hub.errors import Code, CommandError
 from hub.fanout import frames
 from hub.fanout.sessions import Join, Session
@@ -23,7 +23,7 @@ from hub.web.outbox import Outbox
 from hub.web.ports import Ports
 from hub.web.rate import Call, Rate
 from hub.web.socket import Socket
-from hub.web.subscribing import check_readable, hold, own
+from hub.web.subscribing import check_fences, check_readable, hold, own
 
 _ERRORS: Final = 10
 _ERRORS_WINDOW: Final = 10.0  # seconds
@@ -215,7 +215,10 @@ class Client:
         await self._check("subscribe", names)
         if len(self._wanted().names.union(names)) > most:
             raise CommandError(Code.TOO_MANY, f"A client may have {most} subscriptions; unsubscribe some first.")
-        selection = select(names, ephemeral=command.ephemeral)
+        made = fence.made(command.area, self._ports.geometry())
+        selection = select(names, ephemeral=command.ephemeral, fence=made)
+        if made is not None:
+            check_fences(self._wanted().merged(selection))
         new = selection.listened - self._held
         await hold(self._ports.listener, new)
         self._held = self._held.union(new)
@@ -250,5 +253,6 @@ class Client:
             raise own(command.channel)
         await self._check("publish", (command.channel,))
         if self._outbox is None:
-            self._outbox = Outbox(self._ports.publisher, self._session, self._ports.limits.outstanding)
+            ports = self._ports
+            self._outbox = Outbox(ports.publisher, self._session, ports.limits.outstanding, ports.geometry)
         await self._outbox.put(command, payload)

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import hdrs, web
 from structlog.contextvars import bind_contextvars
 
-from hub import protocol
+from hub import fence, protocol
 from hub.errors import Code, CommandError
 from hub.fanout.framing import SERVER_SENT
 from hub.fanout.sessions import Join
@@ -81,7 +81,8 @@ class Sse:
         check_readable(names)
         if len(self._ports.fanout.sessions) >= self._ports.limits.clients:
             raise RequestError(503, Code.TOO_MANY, "This hub has as many connections as it may have.")
-        return Join(0, names, select(names, ephemeral=command.ephemeral), position, last)
+        made = fence.made(command.area, self._ports.geometry())
+        return Join(0, names, select(names, ephemeral=command.ephemeral, fence=made), position, last)
 
     async def _stream(self, request: web.Request, join: Join, grants: Grants) -> web.StreamResponse:
         response = _Body(headers=_HEADERS)

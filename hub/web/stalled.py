@@ -54,6 +54,7 @@ def _unsent(server: web.Server) -> list[tuple[asyncio.Transport, int]]:
 
 def _reset(transport: asyncio.Transport) -> None:
     """End it. Left to itself, the kernel would go on offering its peer what it had taken over."""
-    with contextlib.suppress(OSError):
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    if (peer := transport.get_extra_info("socket")) is not None:
+        with contextlib.suppress(OSError):
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
     transport.abort()

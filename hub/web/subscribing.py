@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable
 
 from hub import channels
 from hub.errors import Code, CommandError
+from hub.fence import MOST_OF_CLIENT
+from hub.selection import Selection
 from hub.web.ports import Listening
 
 
@@ -14,6 +16,14 @@ def check_readable(names: Iterable[str]) -> None:
     for name in names:
         if channels.is_own(name) and name != channels.STATS:
             raise own(name)
+
+
+def check_fences(wanted: Selection) -> None:
+    """Refuse more fences than a client may have."""
+    points = sum(fence.points for fence in {fence for _, fence in wanted.fences})
+    if points > MOST_OF_CLIENT:
+        message = f"The fences of this client have {points} points; {MOST_OF_CLIENT} are the most."
+        raise CommandError(Code.TOO_MANY, message)
 
 
 def own(name: str) -> CommandError:

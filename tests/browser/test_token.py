@@ -57,6 +57,25 @@ async def test_a_refused_token_is_told_of_and_another_one_shown(page: Any) -> No
     assert await page.evaluate("shown()") == ["one", "two"]
 
 
+async def test_one_refusal_after_another_is_waited_upon_ever_longer(page: Any) -> None:
+    await page.evaluate(ASKED, ["one", "two", "three"])
+    await page.evaluate("Math.random = () => 0.999")
+    await page.wait_for_function("shown().length === 1")
+    await page.evaluate("refuse('unauthenticated')")
+    await page.wait_for_function("shown().length === 2")
+    assert await page.evaluate("(refuse('unauthenticated'), [hub.state, given.length])") == ["waiting", 2]
+    await page.wait_for_function("sockets.length === 2")
+    await page.evaluate("""() => {
+        sockets[0].say({ type: "welcome", protocol: 1, heartbeat: 25, auth: "required" });
+        window.waits = [];
+        window.real = setTimeout;
+        window.setTimeout = (call, wait) => (waits.push(wait), real(call, wait));
+    }""")
+    await page.wait_for_function("shown().length === 1")
+    await page.evaluate("refuse('unauthenticated')")
+    assert await page.evaluate("[hub.state, given.length, Math.round(waits.at(-1))]") == ["waiting", 3, 1998]
+
+
 @pytest.mark.parametrize("source", [[], ["one", "one"]], ids=["none", "the same again"])
 async def test_where_there_is_no_other_token_the_connection_ends(page: Any, source: list[str]) -> None:
     await page.evaluate(ASKED, source)

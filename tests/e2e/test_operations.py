@@ -128,6 +128,8 @@ async def test_what_happens_is_told_as_it_happens(
 
 async def test_metrics_say_what_has_happened(hub: Hub, http: aiohttp.ClientSession, producer: Connection) -> None:
     socket = await http.ws_connect(hub.ws + "?channel=a", autoping=False)
+    while (await received(socket))["type"] != "subscribed":
+        pass
     await producer.execute("SELECT hub.publish('a', to_jsonb(i)) FROM generate_series(1, 5) AS i")
     await producer.execute("NOTIFY a, '2'")
     seen = 0

@@ -51,7 +51,8 @@ async def test_a_role_that_may_not_publish_is_told_which_grants_it_needs(
     async with opened(Target(as_role(database, visitor))) as theirs:
         with pytest.raises(SetupError) as refusal:
             await once.publish(theirs, "a", "1")
-        grants = f"GRANT USAGE ON SCHEMA hub TO {visitor}; GRANT EXECUTE ON FUNCTION hub.publish TO {visitor};"
+        function = "hub.publish(text, jsonb, text[])"
+        grants = f"GRANT USAGE ON SCHEMA hub TO {visitor}; GRANT EXECUTE ON FUNCTION {function} TO {visitor};"
         assert grants in str(refusal.value)
         await connection.execute(grants)
         assert await once.publish(theirs, "a", "1")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from hub.errors import CommandError, UncertainError
+from hub.errors import Code, CommandError, UncertainError
 from hub.postgres import publisher as module
 from hub.postgres.connect import Target, pool
 from hub.postgres.publisher import Publisher
@@ -19,6 +19,12 @@ CREATE FUNCTION hub.die() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
 CREATE TRIGGER dying {} EXECUTE FUNCTION hub.die()
 """
+
+
+class Somewhere:
+    """A place that nobody comes to write."""
+
+    wkb = b""
 
 
 @asynccontextmanager
@@ -67,6 +73,13 @@ async def test_one_that_postgres_refuses_harms_no_other(database: str) -> None:
         results = await asyncio.gather(*done, return_exceptions=True)
         assert [type(result) for result in results] == [type(None), CommandError, type(None)]
     assert heard == ["1", "3"]
+
+
+async def test_a_place_where_there_are_none_harms_no_other(database: str) -> None:
+    async with publishing(database) as (publisher, _):
+        done = [publisher.publish("a", "1", place=place) for place in (None, Somewhere(), None)]
+        results = await asyncio.gather(*done, return_exceptions=True)
+    assert [getattr(result, "code", None) for result in results] == [None, Code.UNSUPPORTED, None]
 
 
 async def test_who_was_published_or_not_is_told_that_nobody_knows(database: str) -> None:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from hub.postgres import unseen
 from hub.postgres.connect import Connection, Target, connect_listening, connected, pool
+from hub.postgres.publisher import publish_placed
 from hub.postgres.telemetry import Telemetry, name_of
 
 SECRET = "s3cret"
@@ -145,6 +146,8 @@ async def test_that_a_schema_is_there_already_is_no_news(connection: Connection)
     ("query", "name"),
     [
         (unseen.READ, "tail read"),
+        (unseen.READ_PLACED, "tail read"),
+        (publish_placed("public"), "publish"),
         ("/* heartbeat */ SELECT 1", "heartbeat"),
         ("\n  select 1", "select"),
         ('LISTEN "orders"', "listen"),

@@ -21,6 +21,8 @@ from hub.cursor import Cursor
 from hub.errors import Code, CommandError
 from hub.fanout.fanout import Fanout
 from hub.fanout.pulse import Pulse
+from hub.fence import Geometry
+from hub.geo.fences import Tree
 from hub.item import Item
 from hub.page import Page
 from hub.query import Query
@@ -78,8 +80,8 @@ class Publisher:
         self.notified.append((channel, payload))
         return self._future(None)
 
-    def publish(self, *event: Any) -> asyncio.Future[int | None]:
-        self.published.append(event)
+    def publish(self, *event: Any, place: Any = None) -> asyncio.Future[int | None]:
+        self.published.append(event if place is None else (*event, place))
         return self._future(len(self.published))
 
     def _future(self, result: Any) -> asyncio.Future[Any]:
@@ -260,6 +262,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         tokens: Any = None,
         authorizing: Any = None,
         auth_timeout: float = 10.0,
+        geometry: Geometry | None = None,
         **limits: int,
     ) -> Site:
         made = Limits(**limits)
@@ -272,7 +275,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             return b"# HELP pghub_tasks Tasks.\n"
 
         listener, publisher, watched, items, past = Listener(), Publisher(), Watched(), Items(), Past()
-        fanout = Fanout(Log(), max_buffer=made.buffer)
+        fanout = Fanout(Log(), max_buffer=made.buffer, fences=Tree)
         pulse = Pulse(fanout.heartbeat, heartbeat=heartbeat, stall_timeout=stall_timeout, idle_timeout=idle_timeout)
         tasks.append(asyncio.create_task(pulse.run()))
         ports = Ports(
@@ -288,6 +291,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             limits=made,
             heartbeat=heartbeat,
             stall_timeout=stall_timeout,
+            geometry=lambda: geometry,
             tokens=tokens,
             authorizing=authorizing,
             auth_timeout=auth_timeout,
