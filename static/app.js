@@ -3,7 +3,9 @@
 import { connect } from "/client.js"
 import { channelOf } from "/example.js"
 import { Feed } from "/feed.js"
+import { fenceOf, shapesOf } from "/fence.js"
 import { askAgain, token } from "/gate.js"
+import { Atlas } from "/map.js"
 import { Operations } from "/operations.js"
 import { Past } from "/past.js"
 import * as publish from "/publish.js"
@@ -19,16 +21,19 @@ const $ = id => document.getElementById(id)
 const address = new URLSearchParams(location.search)
 const asked = address.get("last")
 const hub = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, { token })
-const feed = new Feed()
+const fence = fenceOf(address)
+const atlas = new Atlas($("map"), shapesOf(fence))
+const feed = new Feed(atlas)
 const status = new Status(hub)
 const operations = new Operations(hub)
 const past = new Past(hub, feed, () => views.show("feed"))
-const subscriptions = new Subscriptions(hub, feed, () => remember())
+const subscriptions = new Subscriptions(hub, feed, fence, () => remember())
 const views = new Views(hub, { operations, past }, address, () => remember())
 const rate = new Rate(() => feed.received)
 theme.begin(() => {
   rate.draw()
   operations.draw()
+  atlas.draw()
 })
 
 const reports = hub.subscribe(REPORTS, ({ payload }) => {
@@ -41,6 +46,7 @@ reports.ready.catch(({ code }) => code === "forbidden" && askAgain("The dashboar
 const remember = () => {
   const query = new URLSearchParams(subscriptions.names.map(name => ["channel", name]))
   if (asked && query.size) query.set("last", asked)
+  for (const name of Object.keys(fence)) query.set(name, address.get(name))
   for (const [name, value] of views.address) query.set(name, value)
   history.replaceState(null, "", query.size ? `?${query}` : location.pathname)
 }

@@ -123,6 +123,11 @@ export class Hub extends EventTarget {
    * `last` (a number, the newest so many) asks for earlier ones; each subscription gets its own. With `exact: true` a
    * number that JavaScript cannot hold with all its digits comes as a string: its text.
    *
+   * With one of `within` (a GeoJSON polygon), `bbox` ([west, south, east, north]) and `near` ({point, meters}) come only
+   * events whose place has a point in common with that fence, and no NOTIFYs. A name has one fence: while it has another
+   * subscription, one with another fence, or with none, is refused ("bad_place"). Where a second subscription of this
+   * connection, a pattern, brings the same channel, the hub sends what either of them means, and both get all of it.
+   *
    * Several subscriptions of one channel are one on the wire. `ready` resolves when the hub has confirmed the first
    * time, and rejects with a HubError where it refuses (the subscription is closed then) or is closed before. `onEnd`
    * is called with the HubError that ends it, at whatever time, unless the page itself closes it.
@@ -132,6 +137,7 @@ export class Hub extends EventTarget {
     const hub = { cursor: () => this.#cursor, leave: () => this.#leave(subscription) }
     const subscription = new Subscription(channel, onEvent, options, hub)
     const others = this.#named(channel)
+    if (others.some(each => each.fenceText !== subscription.fenceText)) return refusedFence(subscription)
     this.#channels.set(channel, new Set([...others, subscription]))
     if (isPattern(channel)) this.#patterns.set(channel, matcher(channel))
     if (this.#welcome) this.#join(subscription, others)
@@ -497,7 +503,7 @@ export class Hub extends EventTarget {
   #ask(subscriptions) {
     // Options are the name's on the wire, not the listener's: NOTIFYs come if one of them wants them.
     const durable = name => !isPattern(name) && !this.#named(name).some(each => each.ephemeral)
-    const place = each => JSON.stringify([each.since, durable(each.channel), each.resume])
+    const place = each => JSON.stringify([each.since, durable(each.channel), each.resume, each.fenceText])
     const groups = Map.groupBy(subscriptions, each => (each.last === undefined ? place(each) : each))
     for (const group of groups.values()) {
       const named = [...Map.groupBy(group, each => each.channel).values()]
@@ -511,10 +517,11 @@ export class Hub extends EventTarget {
   #askOn() {
     while (this.#queue.length && this.#asked < MOST_ASKS) {
       const ask = this.#queue.shift()
-      const { since, last, names: channels } = ask
+      const { since, last, fence, names: channels } = ask
       if (!channels.length) continue // they were closed meanwhile
       this.#asked += 1
-      this.#request({ type: "subscribe", channels, since, last, ephemeral: ask.durable ? false : undefined }, { ask })
+      const ephemeral = ask.durable ? false : undefined
+      this.#request({ type: "subscribe", channels, since, last, ephemeral, ...fence }, { ask })
     }
   }
 
@@ -573,13 +580,20 @@ export class Hub extends EventTarget {
 
 const isPlain = ({ since, last }) => since === undefined && last === undefined
 
+/** Ends one whose name has another fence: on the wire the new one would take the place of the old one, for both. */
+const refusedFence = subscription => {
+  const text = `"${subscription.channel}" has another fence on this connection, or none. Close that subscription first.`
+  queueMicrotask(() => subscription.end(new HubError("bad_place", text, [subscription.channel])))
+  return subscription
+}
+
 /** One subscribe that the hub has not confirmed: `cursor` is how far its replay has got, if there is one. */
 class Ask {
   cursor = null
 
   constructor(subscriptions, durable) {
-    const [{ since, last, resume }] = subscriptions // in this they are all the same
-    Object.assign(this, { since, last, durable, resume: resume && { ...resume } })
+    const [{ since, last, resume, fence }] = subscriptions // in this they are all the same
+    Object.assign(this, { since, last, durable, fence, resume: resume && { ...resume } })
     this.subscriptions = new Set()
     for (const each of subscriptions) this.add(each)
   }
@@ -606,8 +620,11 @@ class Subscription {
   #resolve
   #reject
 
-  constructor(channel, onEvent, { onGap, onEnd, since, last, ephemeral = true, exact = false }, hub) {
+  constructor(channel, onEvent, options, hub) {
+    const { onGap, onEnd, since, last, ephemeral = true, exact = false, within, bbox, near } = options
     this.channel = channel
+    this.fence = { within: within ?? undefined, bbox: bbox ?? undefined, near: near ?? undefined }
+    this.fenceText = JSON.stringify(this.fence) // to compare by
     this.since = since ?? undefined // a page that has stored no cursor yet gives null
     this.last = last ?? undefined
     this.ephemeral = ephemeral && !isPattern(channel)

@@ -9,7 +9,7 @@ const KEPT = 1_000 // entries of the feed, those that wait while it is paused co
 const PAGE = 100 // rows that are drawn at first, and more at a time when the reader comes near their end
 const $ = id => document.getElementById(id)
 
-/** Shows events in the panel of the page that is made for it. */
+/** Shows events in the panel of the page that is made for it, and their places on the Atlas. */
 export class Feed {
   /** Events that have arrived. */
   received = 0
@@ -21,9 +21,11 @@ export class Feed {
   #paused = false
   #drawing = false
   #names = [] // of what is subscribed to
+  #atlas
   #seen = new Set() // an event that several subscriptions mean comes to each of them; the feed has what is durable once
 
-  constructor() {
+  constructor(atlas) {
+    this.#atlas = atlas
     $("clear").addEventListener("click", () => this.#clear())
     $("search").addEventListener("input", () => this.#redraw())
     $("only").addEventListener("change", () => this.#redraw())
@@ -80,6 +82,7 @@ export class Feed {
     this.#entries = []
     this.#fresh = []
     this.#gone = this.#skipped = 0
+    this.#atlas.clear()
     this.#redraw()
   }
 
@@ -94,7 +97,11 @@ export class Feed {
     this.#drawing = true
     requestAnimationFrame(() => {
       this.#drawing = false
-      if (!this.#paused) this.#show(this.#takeIn())
+      if (!this.#paused) {
+        const added = this.#takeIn()
+        this.#show(added)
+        this.#atlas.add(added.map(({ event }) => event?.place).filter(Boolean))
+      }
       this.#tell()
     })
   }

@@ -105,7 +105,8 @@ export class Plot {
   }
 }
 
-const penOf = (canvas, width, height) => {
+/** A pen for the whole canvas, which it wipes, in CSS pixels. */
+export const penOf = (canvas, width, height) => {
   const scale = devicePixelRatio || 1
   canvas.width = Math.round(width * scale)
   canvas.height = Math.round(height * scale)

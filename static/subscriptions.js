@@ -15,16 +15,18 @@ const GAPS = {
 }
 const $ = id => document.getElementById(id)
 
-/** Subscribes, and lets `feed` have what comes; calls `onChange` whenever the names are others. */
+/** Subscribes, within `fence`, and lets `feed` have what comes; calls `onChange` whenever the names are others. */
 export class Subscriptions {
   #hub
   #feed
   #onChange
+  #fence
   #all = new Map() // name → {subscription, chip, confirmed}
 
-  constructor(hub, feed, onChange) {
+  constructor(hub, feed, fence, onChange) {
     this.#hub = hub
     this.#feed = feed
+    this.#fence = fence
     this.#onChange = onChange
     hub.addEventListener("state", () => this.#showConfirmed())
     hub.addEventListener("resumed", ({ detail }) => this.#resumed(detail))
@@ -45,7 +47,7 @@ export class Subscriptions {
     $("subscribe-error").textContent = ""
     if (this.#all.has(name)) return
     const onGap = gap => this.#feed.say(name, `${name}: ${lossOf(gap)}`)
-    const subscription = this.#hub.subscribe(name, event => this.#feed.add(event), { last, onGap })
+    const subscription = this.#hub.subscribe(name, event => this.#feed.add(event), { last, onGap, ...this.#fence })
     const entry = { subscription, chip: this.#chipOf(name), confirmed: false }
     this.#all.set(name, entry)
     $("chips").append(entry.chip)

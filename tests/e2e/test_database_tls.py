@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -48,6 +49,21 @@ def ours(secured: Secured) -> Files:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """An authority that nobody trusts."""
     return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+@pytest.fixture(autouse=True)
+async def goodbyes() -> AsyncIterator[None]:
+    """A connection by TLS that was refused still says goodbye when that is told, and no loop may end before."""
+    before = sockets()
+    yield
+    async with asyncio.timeout(20):
+        while sockets() > before:
+            await asyncio.sleep(0.01)  # nobody else tells when it is over
+
+
+def sockets() -> int:
+    """How many this process has."""
+    return sum("socket:" in os.path.realpath(each) for each in Path("/proc/self/fd").iterdir())
 
 
 @contextlib.asynccontextmanager

@@ -36,8 +36,8 @@ async def test_websockets_and_streams_go_by_tls_and_the_dashboards_origin_is_htt
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as http,
     ):
         assert hub.url.startswith("https://127.0.0.1:")
-        page = await http.get(hub.url)
-        assert (page.status, "Strict-Transport-Security" in page.headers) == (200, False)
+        async with http.get(hub.url) as page:
+            assert (page.status, "Strict-Transport-Security" in page.headers) == (200, False)
         own = hub.url.replace("127.0.0.1", "localhost")
         socket = await http.ws_connect(own + "/ws?channel=a", origin=own)
         assert [(await socket.receive_json())["type"] for _ in range(2)] == ["welcome", "subscribed"]
@@ -51,6 +51,7 @@ async def test_websockets_and_streams_go_by_tls_and_the_dashboards_origin_is_htt
             while not received.frames:
                 received.feed(await stream.content.readany())
         assert (await socket.receive_json())["events"][0]["payload"] == sent["payload"]
+        await socket.close()
 
 
 async def test_who_does_not_read_is_left_behind_and_catches_up_by_tls_too(database: str, authority: Authority) -> None:
@@ -69,6 +70,7 @@ async def test_who_does_not_read_is_left_behind_and_catches_up_by_tls_too(databa
             message = orjson.loads((await socket.receive()).data)
             numbers += [event["payload"][0] for event in message.get("events", ())]
         assert numbers == list(range(300))
+        await socket.close()
 
 
 async def test_who_begins_no_handshake_is_cut(database: str, authority: Authority) -> None:
